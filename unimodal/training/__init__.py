@@ -1,0 +1,1 @@
+"""Training of every part: one command and one recipe per stage."""
