@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from random import Random
 
 from unimodal.world import words
-from unimodal.world.sampling import RELATIONS, Split, relations, try_scene
+from unimodal.world.sampling import RELATIONS, Split, leaning, relations, try_scene
 from unimodal.world.scene import PLACES, Level, Scene, Thing
 
 QUESTION_KINDS = ("what", "color", "count", "where", "exists", "relation", "background", "sign", "describe")
 
 _NOTHING = 0.15
+_UNCLEAR = (0.45, 0.53)  # about the threshold of `relations`: nobody can see whether that is still "left of"
 _ATTEMPTS = 5000
 
 
@@ -182,6 +183,9 @@ def _relation(scene: Scene, level: Level, random: Random) -> tuple[str, str] | N
     if not things:
         return None
     anchor, relation = random.choice(things), random.choice(RELATIONS)
+    shares = [abs(share) for t in scene.things if t is not anchor for share in leaning(t, anchor, level)]
+    if any(_UNCLEAR[0] < share < _UNCLEAR[1] for share in shares):
+        return None
     found = [thing for thing in scene.things if thing is not anchor and relation in relations(thing, anchor, level)]
     if len(found) > 1 or (not found and random.random() > _NOTHING):
         return None

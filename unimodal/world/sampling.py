@@ -41,23 +41,28 @@ _RELATED_PLACES = {
 }
 
 
-def relations(first: Thing, second: Thing, level: Level) -> tuple[str, ...]:
-    """How `first` stands to `second`: none, one or two of `RELATIONS` (two on a diagonal).
+def leaning(first: Thing, second: Thing, level: Level) -> tuple[float, float]:
+    """How far `first` stands to the right of and below `second`, as signed shares in [-1, 1].
 
     The rule of GenEval (arXiv 2310.11513, `evaluate_images.py`): each component of the offset between the centres loses
-    a tenth of the summed sizes, is divided by the length of the offset, and counts when more than 0.5 is left.
+    a tenth of the summed sizes and is divided by the length of the offset.
     """
     x, y = first.x - second.x, first.y - second.y
-    distance = math.hypot(x, y)
-    if distance == 0:
-        return ()
+    distance = math.hypot(x, y) or 1.0
     slack = 0.1 * (level.sizes[first.size] + level.sizes[second.size])
-    found = []
-    if abs(x) - slack > 0.5 * distance:
-        found.append("left of" if x < 0 else "right of")
-    if abs(y) - slack > 0.5 * distance:
-        found.append("above" if y < 0 else "below")
-    return tuple(found)
+    across = math.copysign(max(abs(x) - slack, 0.0) / distance, x)
+    return across, math.copysign(max(abs(y) - slack, 0.0) / distance, y)
+
+
+def relations(first: Thing, second: Thing, level: Level) -> tuple[str, ...]:
+    """How `first` stands to `second`: those of `RELATIONS` whose `leaning` exceeds 0.5; two on a diagonal."""
+    across, down = leaning(first, second, level)
+    found = ()
+    if abs(across) > 0.5:
+        found = ("left of" if across < 0 else "right of",)
+    if abs(down) > 0.5:
+        found += ("above" if down < 0 else "below",)
+    return found
 
 
 def is_held_out_combination(*parts: str, every: int) -> bool:

@@ -128,7 +128,7 @@ def description(scene: Scene, level: Level) -> str:
     return f"{background_noun(scene.background)} with {join(parts) if parts else 'nothing'}"
 
 
-def references(thing: Thing, scene: Scene, level: Level) -> list[str]:
+def references(thing: Thing, scene: Scene, level: Level, by_place: bool = True) -> list[str]:
     """The phrases that fit this thing of the scene and no other: "the cat", "the red cat", "the cat on the left"."""
     place = level.place(thing)
     same_kind = [other for other in scene.things if other is not thing and other.kind == thing.kind]
@@ -137,6 +137,6 @@ def references(thing: Thing, scene: Scene, level: Level) -> list[str]:
         found.append(f"the {thing.kind}")
     if all(other.color != thing.color for other in same_kind):
         found.append(f"the {noun(thing.kind, thing.color)}")
-    if all(level.place(other) != place for other in same_kind):
+    if by_place and all(level.place(other) != place for other in same_kind):
         found.append(f"the {thing.kind} {PLACE_PHRASES[place]}")
     return found
