@@ -1,0 +1,1 @@
+"""Picture codes to pixels: `pixel_decoder` (the face), `conditioner`, `transformer`, `flow`, `autoencoder`, `distillation`."""

@@ -106,7 +106,7 @@ def fit_for_understanding(image: Image.Image, *, factor: int, min_pixels: int, m
 
 
 def editing_sizes(num_patches: int, factor: int, max_side_ratio: float = MAX_SIDE_RATIO) -> list[Size]:
-    """(width, height) in pixels of every grid of at most about `num_patches` squares of `factor` pixels, widest first."""
+    """(width, height) in pixels of the grids of at most `num_patches` squares of `factor` pixels, widest first."""
     _positive(num_patches=num_patches, factor=factor)
     sizes = []
     columns, rows = num_patches, 1
@@ -145,7 +145,7 @@ def fit_for_editing(
         ValueError: an unknown rule, or a count below 1.
     """
     image = to_rgb(image)
-    columns, rows = size = closest_size(*image.size, editing_sizes(num_patches, factor))
+    columns, rows = size = closest_size(image.width, image.height, editing_sizes(num_patches, factor))
     if rule == "cover":
         scale = max(columns / image.width, rows / image.height)
         covering = max(round(image.width * scale), columns), max(round(image.height * scale), rows)

@@ -1,0 +1,273 @@
+"""The flow transformer: diffusers' `ZImageTransformer2DModel` in the published layout, with a batched forward.
+
+Two streams (latent patches and condition features) are refined apart and then attend to each other in one sequence
+(Z-Image, arXiv 2511.22699). The library takes lists of pictures and pads them one by one; `velocity` runs the same
+modules on a batch of equal sizes without lists, tables or complex numbers, so that it trains and compiles well.
+
+Letters: B pictures, C latent channels, Y X latent sides, N features, D feature width.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF, ZImageTransformer2DModel
+from torch import Tensor, nn
+
+from unimodal_decoders.conditioner import PositionCue
+from unimodal_decoders.weight_files import fill, read_config, read_weights, write_config, write_weights
+
+FILE_NAMES = ("model.safetensors", "decoder_model.safetensors")
+PUBLISHED_PREFIX, LIBRARY_PREFIX = "semantic_embedder.", "cap_embedder."
+OUR_KEYS = ("position_cue", "position_cue_scale")
+
+
+def build_transformer(config: Mapping[str, Any]) -> ZImageTransformer2DModel:
+    """Fresh weights from the library's configuration keys; keys starting with `_` and the position cue's are skipped.
+
+    Raises:
+        ValueError: an unknown key, or sizes that do not fit each other.
+    """
+    known = set(inspect.signature(ZImageTransformer2DModel.__init__).parameters) - {"self"}
+    options = {key: value for key, value in config.items() if not key.startswith("_") and key not in OUR_KEYS}
+    if unknown := set(options) - known:
+        raise ValueError(f"config: unknown keys {sorted(unknown)}, expected some of {sorted(known)}")
+    head_dim, axes_dims = options["dim"] // options["n_heads"], options["axes_dims"]
+    if options["dim"] % options["n_heads"] or head_dim != sum(axes_dims) or any(size % 2 for size in axes_dims):
+        raise ValueError(
+            f"config: axes_dims {axes_dims} must be even and sum to dim / n_heads = {options['dim']}/{options['n_heads']}"
+        )
+    transformer = ZImageTransformer2DModel(**options)
+    for block in blocks(transformer):
+        block.attention.set_processor(RotaryAttention())
+    return transformer
+
+
+def load_transformer(
+    folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> ZImageTransformer2DModel:
+    """Loads a `decoder` or `decoder-turbo` folder; `dtype` None keeps that of the file.
+
+    The condition width is that of the weights: published configurations state another model's. Rotary angles are
+    computed for each request, so a stated `axes_lens` that is too short does not matter.
+
+    Raises:
+        ValueError: a file is missing, or a tensor is missing, extra or misshapen.
+    """
+    weights = {_to_library(key): value for key, value in read_weights(folder, FILE_NAMES).items()}
+    config = read_config(folder)
+    width = weights.get(f"{LIBRARY_PREFIX}1.weight")
+    if width is None or width.ndim != 2:
+        raise ValueError(f"folder: the weights of {folder} have no matrix {PUBLISHED_PREFIX}1.weight")
+    with torch.device("meta"):
+        transformer = build_transformer(config | {"cap_feat_dim": width.shape[1]})
+    fill(transformer, weights, folder, device, dtype)
+    return transformer
+
+
+def save_transformer(
+    transformer: ZImageTransformer2DModel,
+    folder: str | Path,
+    position_cue: PositionCue | None = None,
+    file_name: str = "decoder_model.safetensors",
+) -> None:
+    """Writes `config.json` and the weights under their published names; a cue is declared in the configuration."""
+    weights = {_to_published(key): value for key, value in transformer.state_dict().items()}
+    write_weights(Path(folder) / file_name, weights)
+    known = inspect.signature(ZImageTransformer2DModel.__init__).parameters
+    config = {key: value for key, value in transformer.config.items() if key in known}
+    cue = position_cue.to_config() if position_cue else {}
+    write_config(folder, {"_class_name": "ZImageTransformer2DModel"} | config | cue)
+
+
+def velocity(transformer: ZImageTransformer2DModel, latents: Tensor, timestep: Tensor, features: Tensor) -> Tensor:
+    """The predicted velocity x₁ - x₀ of every picture, with gradients; equals the library's own forward.
+
+    Args:
+        transformer: from `build_transformer` or `load_transformer`.
+        latents: [B, C, Y, X] at time `timestep`, sides multiples of the patch size.
+        timestep: [B] in [0, 1], 0 is noise and 1 is data.
+        features: [B, N, D] condition.
+
+    Returns:
+        [B, C, Y, X] in the weights' type.
+
+    Raises:
+        ValueError: a shape does not fit.
+    """
+    tokens, modulation = trunk(transformer, latents, timestep, features)
+    return read_out(transformer, final_layer(transformer), tokens, modulation, latents.shape)
+
+
+def trunk(
+    transformer: ZImageTransformer2DModel, latents: Tensor, timestep: Tensor, features: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Everything before the output projection: picture tokens [B, Y·X/patch², dim] and the time embedding [B, M]."""
+    _check(transformer, latents, timestep, features)
+    patch = transformer.config.all_patch_size[0]
+    latents = latents.to(transformer.x_pad_token.dtype)
+    modulation = transformer.t_embedder(timestep * transformer.t_scale).to(latents.dtype)
+
+    patches = latents.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))  # [B, C, y, patch, x, patch]
+    rows, columns = patches.shape[2], patches.shape[4]
+    patches = patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+    num_patches, num_features = rows * columns, features.shape[1]
+    picture = _pad(transformer.all_x_embedder[_patch_key(transformer)](patches), transformer.x_pad_token)
+    condition = _pad(transformer.cap_embedder(features.to(latents.dtype)), transformer.cap_pad_token)
+    picture_rotation, condition_rotation = rotations(transformer, num_features, rows, columns, latents.device)
+
+    run = _runner(transformer)
+    for block in transformer.noise_refiner:
+        picture = run(block, picture, None, picture_rotation, modulation)
+    for block in transformer.context_refiner:
+        condition = run(block, condition, None, condition_rotation)
+    tokens = torch.cat((picture, condition), dim=1)
+    rotation = torch.cat((picture_rotation, condition_rotation), dim=1)
+    for block in transformer.layers:
+        tokens = run(block, tokens, None, rotation, modulation)
+    return tokens[:, :num_patches], modulation
+
+
+def read_out(
+    transformer: ZImageTransformer2DModel, head: nn.Module, tokens: Tensor, modulation: Tensor, shape: torch.Size
+) -> Tensor:
+    """Picture tokens through an output projection and back into latents of `shape` [B, C, Y, X]."""
+    patch = transformer.config.all_patch_size[0]
+    _, channels, height, width = shape
+    grid = head(tokens, c=modulation).unflatten(1, (height // patch, width // patch))
+    return grid.unflatten(3, (patch, patch, channels)).permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
+
+
+def final_layer(transformer: ZImageTransformer2DModel) -> nn.Module:
+    """The transformer's output projection."""
+    return transformer.all_final_layer[_patch_key(transformer)]
+
+
+def blocks(transformer: ZImageTransformer2DModel) -> list[Any]:
+    """Every block, refiners first."""
+    return [*transformer.noise_refiner, *transformer.context_refiner, *transformer.layers]
+
+
+def initialise_gates(transformer: ZImageTransformer2DModel, value: float) -> None:
+    """Sets the bias of every residual gate, so that tanh(bias) of each branch passes from the first step.
+
+    Fresh gates are near zero: each modulated block is then almost the identity and training starts slowly.
+    """
+    with torch.no_grad():
+        for block in blocks(transformer):
+            if block.modulation:
+                # Chunks of the modulation: attention scale, attention gate, feed-forward scale, feed-forward gate.
+                block.adaLN_modulation[0].bias.view(4, -1)[[1, 3]] = value
+
+
+def rotations(
+    transformer: ZImageTransformer2DModel, num_features: int, rows: int, columns: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of every rotary angle, for picture and condition tokens with their padding: [1, length, R, 2].
+
+    Positions have three axes. Condition token k is at (1 + k, 0, 0), its padding continues the count; the patch of
+    row y and column x is at (padded condition length + 1, y, x), picture padding at (0, 0, 0).
+    """
+    condition = torch.zeros(_padded(num_features), 3, dtype=torch.float64)
+    condition[:, 0] = torch.arange(1, len(condition) + 1)
+    picture = torch.zeros(_padded(rows * columns), 3, dtype=torch.float64)
+    grid = picture[: rows * columns].view(rows, columns, 3)
+    grid[..., 0] = len(condition) + 1
+    grid[..., 1], grid[..., 2] = torch.arange(rows)[:, None], torch.arange(columns)
+    return _rotation(transformer, picture).to(device), _rotation(transformer, condition).to(device)
+
+
+def _rotation(transformer: ZImageTransformer2DModel, positions: Tensor) -> Tensor:
+    angles = []
+    for axis, size in enumerate(transformer.axes_dims):
+        frequencies = 1.0 / transformer.rope_theta ** (torch.arange(0, size, 2, dtype=torch.float64) / size)
+        angles.append(positions[:, axis : axis + 1] * frequencies)
+    angle = torch.cat(angles, dim=1).float()
+    return torch.stack((angle.cos(), angle.sin()), dim=-1)[None]
+
+
+class RotaryAttention:
+    """Attention processor of the blocks: query and key norms, rotation of adjacent pairs, one attention call.
+
+    Replaces diffusers' own, whose complex arithmetic `torch.compile` cannot fuse; the results are the same.
+    """
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        freqs_cis: Tensor | None = None,
+    ) -> Tensor:
+        query, key, value = (
+            project(hidden_states).unflatten(-1, (attn.heads, -1)) for project in (attn.to_q, attn.to_k, attn.to_v)
+        )
+        if attn.norm_q is not None:
+            query, key = attn.norm_q(query), attn.norm_k(key)
+        if freqs_cis is not None:
+            query, key = _rotate(query, freqs_cis), _rotate(key, freqs_cis)
+        if attention_mask is not None and attention_mask.ndim == 2:
+            attention_mask = attention_mask[:, None, None, :]
+        query, key = query.to(value.dtype), key.to(value.dtype)
+        query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
+        return attn.to_out[0](attended.transpose(1, 2).flatten(2))
+
+
+def _rotate(vectors: Tensor, rotation: Tensor) -> Tensor:
+    """Rotates adjacent pairs of [B, length, heads, 2·R] in float32 by [1 or B, length, R, 2] or its complex form."""
+    rotation = torch.view_as_real(rotation) if rotation.is_complex() else rotation
+    pairs = vectors.float().unflatten(-1, (-1, 2))
+    if not torch.compiler.is_compiling():
+        # Without a compiler the complex product is the fastest way through memory.
+        turned = torch.view_as_complex(pairs) * torch.view_as_complex(rotation).unsqueeze(2)
+        return torch.view_as_real(turned).flatten(3).type_as(vectors)
+    first, second = pairs.unbind(-1)
+    cosine, sine = rotation.unsqueeze(2).unbind(-1)
+    turned = torch.stack((first * cosine - second * sine, first * sine + second * cosine), dim=-1)
+    return turned.flatten(3).type_as(vectors)
+
+
+def _runner(transformer: ZImageTransformer2DModel) -> Any:
+    if transformer.gradient_checkpointing and torch.is_grad_enabled():
+        return transformer._gradient_checkpointing_func
+    return lambda block, *arguments: block(*arguments)
+
+
+def _pad(tokens: Tensor, pad_token: Tensor) -> Tensor:
+    """Appends the learned pad token up to the next multiple the model was built for; pads are attended to."""
+    count = _padded(tokens.shape[1]) - tokens.shape[1]
+    return torch.cat((tokens, pad_token.to(tokens.dtype).expand(tokens.shape[0], count, -1)), dim=1)
+
+
+def _padded(length: int) -> int:
+    return length + -length % SEQ_MULTI_OF
+
+
+def _patch_key(transformer: ZImageTransformer2DModel) -> str:
+    return f"{transformer.config.all_patch_size[0]}-{transformer.config.all_f_patch_size[0]}"
+
+
+def _to_library(key: str) -> str:
+    return LIBRARY_PREFIX + key.removeprefix(PUBLISHED_PREFIX) if key.startswith(PUBLISHED_PREFIX) else key
+
+
+def _to_published(key: str) -> str:
+    return PUBLISHED_PREFIX + key.removeprefix(LIBRARY_PREFIX) if key.startswith(LIBRARY_PREFIX) else key
+
+
+def _check(transformer: ZImageTransformer2DModel, latents: Tensor, timestep: Tensor, features: Tensor) -> None:
+    patch, channels = transformer.config.all_patch_size[0], transformer.in_channels
+    width = transformer.cap_embedder[1].in_features
+    if latents.ndim != 4 or latents.shape[1] != channels or latents.shape[2] % patch or latents.shape[3] % patch:
+        raise ValueError(f"latents: {list(latents.shape)}, expected [B, {channels}, Y, X], sides multiples of {patch}")
+    if timestep.shape != latents.shape[:1]:
+        raise ValueError(f"timestep: {list(timestep.shape)}, expected [{latents.shape[0]}] as latents have")
+    if features.ndim != 3 or features.shape[0] != latents.shape[0] or features.shape[2] != width:
+        raise ValueError(f"features: {list(features.shape)}, expected [{latents.shape[0]}, N, {width}]")
