@@ -174,7 +174,11 @@ def _vision_block(block: nn.Module, hidden: Tensor) -> Tensor:
     packed = attention.qkv(block.norm1(hidden)).unflatten(-1, (3, attention.num_heads, attention.head_dim))
     query, key, value = packed.permute(2, 0, 3, 1, 4)  # [B, heads, N, C/heads] each
     dropout = attention.attention_dropout if block.training else 0.0
-    attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=attention.scaling)
+    if query.requires_grad and query.device.type == "cpu" and not dropout:
+        # The library kernel's backward pass on CPU takes several times as long as these two products.
+        attended = (query @ key.mT * attention.scaling).softmax(dim=-1).to(value.dtype) @ value
+    else:
+        attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=attention.scaling)
     hidden = hidden + attention.proj(attended.transpose(1, 2).flatten(2))
     return hidden + block.mlp(block.norm2(hidden))
 
