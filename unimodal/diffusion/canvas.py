@@ -1,0 +1,133 @@
+"""Where the tokens of a batch lie: prompts of different lengths and their guidance branches, in one tensor.
+
+Blocks are anchored at the start of each sample's own sequence, so a prompt usually ends inside the first block that
+is filled. A batch must not move those boundaries: a sample whose prompt has fewer whole blocks gets whole blocks of
+padding on its left, and then the block that is being filled is at the same columns in every row.
+
+    block_length 4, p prompt, M mask, . padding      a guidance branch of sample 1, its prompt one token shorter
+    sample 0   pppp pppp pMMM MMMM
+    sample 1   .... pppp ppMM MMMM                   .... .ppp ppMM MMMM
+
+A branch prompt that is shorter than that of its sample is padded on the left up to its length, one that is longer
+loses its first tokens. No token sees padding, and positions count from the first real token of each row.
+
+Legend: N samples, G branches, R = G·N rows (row g·N + n), L columns.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Canvas:
+    """The tokens of a batch and their layout. Only `tokens` and, by `keep`, the set of samples change."""
+
+    tokens: Tensor  # int64 [R, L]
+    padding: Tensor  # int64 [R], columns of padding on the left of each row
+    starts: Tensor  # int64 [N], the first column after each sample's prompt
+    num_branches: int
+    block_length: int
+    first_block: int  # the block in which the first generated token of every sample lies
+
+    @classmethod
+    def lay_out(
+        cls,
+        prompts: Sequence[Sequence[Sequence[int]]],
+        lengths: Sequence[int],
+        *,
+        block_length: int,
+        mask_id: int,
+        device: torch.device | str = "cpu",
+    ) -> "Canvas":
+        """Lays out prompts and as many masks as fill the blocks of what is to be generated.
+
+        Args:
+            prompts: for each sample its G branches, the conditional one first.
+            lengths: tokens to generate, per sample.
+
+        Raises:
+            ValueError: nothing to lay out, an empty prompt, a length below 1, or samples with different numbers of
+                branches.
+        """
+        num_branches = len(prompts[0]) if prompts else 0
+        if num_branches == 0 or any(len(branches) != num_branches for branches in prompts):
+            raise ValueError(
+                f"prompts: got {[len(branches) for branches in prompts]} branches, "
+                "each sample needs the same number, at least one"
+            )
+        if any(len(branches[0]) == 0 for branches in prompts):
+            raise ValueError("prompts: one is empty, at least one token is needed")
+        if len(lengths) != len(prompts) or min(lengths) < 1:
+            raise ValueError(
+                f"gen_length: got {list(lengths)}, each of {len(prompts)} samples needs a number of at least 1"
+            )
+        first_block = max(len(branches[0]) // block_length for branches in prompts)
+        shifts = [(first_block - len(branches[0]) // block_length) * block_length for branches in prompts]
+        starts = [shift + len(branches[0]) for shift, branches in zip(shifts, prompts, strict=True)]
+        num_blocks = max(-(-(start + length) // block_length) for start, length in zip(starts, lengths, strict=True))
+        shape = num_branches * len(prompts), num_blocks * block_length
+        tokens = torch.full(shape, mask_id, dtype=torch.long)
+        padding = torch.zeros(shape[0], dtype=torch.long)
+        for sample, (branches, start) in enumerate(zip(prompts, starts, strict=True)):
+            for branch, prompt in enumerate(branches):
+                row = branch * len(prompts) + sample
+                kept = list(prompt)[-len(branches[0]) :]
+                padding[row] = start - len(kept)
+                tokens[row, start - len(kept) : start] = torch.tensor(kept, dtype=torch.long)
+        return cls(
+            tokens=tokens.to(device),
+            padding=padding.to(device),
+            starts=torch.tensor(starts, device=device),
+            num_branches=num_branches,
+            block_length=block_length,
+            first_block=first_block,
+        )
+
+    @property
+    def num_samples(self) -> int:
+        return self.starts.shape[0]
+
+    def columns(self, block: int) -> slice:
+        return slice(block * self.block_length, (block + 1) * self.block_length)
+
+    def samples(self) -> Tensor:
+        """The conditional branch of every sample, a view [N, L]."""
+        return self.tokens[: self.num_samples]
+
+    def fill(self, block: int, tokens: Tensor, chosen: Tensor) -> None:
+        """Writes `tokens` [N, B] of a block into all branches of each sample, where `chosen` [N, B]."""
+        part = self.tokens[:, self.columns(block)]
+        part.copy_(torch.where(chosen.repeat(self.num_branches, 1), tokens.repeat(self.num_branches, 1), part))
+
+    def positions(self, start: int, stop: int) -> Tensor:
+        """Position ids of columns `start` to `stop`, int64 [R, stop - start]; 0 on padding."""
+        columns = torch.arange(start, stop, device=self.tokens.device)
+        return (columns - self.padding[:, None]).clamp(min=0)
+
+    def visible(self, start: int, stop: int) -> Tensor | None:
+        """Which of the columns 0 to `stop` the columns from `start` on see, bool [R, 1, stop - start, stop]; None if
+        every one sees all.
+
+        A column sees the blocks before its own and its own, without padding. Padding sees itself, which no one reads,
+        so that its softmax has a term.
+        """
+        queries = torch.arange(start, stop, device=self.tokens.device)
+        keys = torch.arange(stop, device=self.tokens.device)
+        if stop - start <= self.block_length and not bool((self.padding > 0).any()):
+            return None
+        earlier = keys // self.block_length <= (queries // self.block_length)[:, None]
+        seen = earlier & (keys >= self.padding[:, None, None])
+        return (seen | (keys == queries[:, None]))[:, None]
+
+    def rows(self, samples: Tensor) -> Tensor:
+        """The rows of all branches of some samples, in the order that `keep` leaves them in."""
+        branches = torch.arange(self.num_branches, device=samples.device)
+        return (branches[:, None] * self.num_samples + samples).flatten()
+
+    def keep(self, samples: Tensor) -> None:
+        """Goes on with some of the samples only, by their index."""
+        rows = self.rows(samples)
+        self.tokens, self.padding, self.starts = self.tokens[rows], self.padding[rows], self.starts[samples]
