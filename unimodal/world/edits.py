@@ -110,6 +110,8 @@ def change_scene(kind: str, scene: Scene, level: Level, random: Random) -> Chang
         after = sample_thing(
             level, random, others, kind=before.kind, color=before.color, size=before.size, place=place, text=before.text
         )
+        if after and max(abs(after.x - before.x), abs(after.y - before.y)) < level.picture_size / 4:
+            return None  # just across a border between two places: hardly a move
     elif kind == "remove":
         return Change(kind, scene, _with(scene, others), before)
     else:

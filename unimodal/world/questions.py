@@ -17,7 +17,9 @@ QUESTION_KINDS = ("what", "color", "count", "where", "exists", "relation", "back
 
 _NOTHING = 0.15
 _UNCLEAR = (0.45, 0.53)  # about the threshold of `relations`: nobody can see whether that is still "left of"
+_NOTHING_RELATED = 0.1  # of the scenes where it would be right, which are many
 _ATTEMPTS = 5000
+_ATTEMPTS_PER_COUNT = 60
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,10 @@ def _unique(scene: Scene) -> list[Thing]:
 def _what(scene: Scene, level: Level, random: Random) -> tuple[str, str] | None:
     places = [level.place(thing) for thing in scene.things]
     if random.random() < _NOTHING:
-        place = random.choice([name for name in PLACES if name not in places])
-        answer = "nothing"
+        empty = [name for name in PLACES if not any(_reaches(thing, name, level) for thing in scene.things)]
+        if not empty:
+            return None
+        place, answer = random.choice(empty), "nothing"
     else:
         single = [i for i, name in enumerate(places) if places.count(name) == 1]
         if not single:
@@ -92,6 +96,14 @@ def _what(scene: Scene, level: Level, random: Random) -> tuple[str, str] | None:
         place, answer = places[index], thing_answer(scene.things[index])
     forms = ("what is {}?", "what do you see {}?", "what stands {}?", "which thing is {}?", "name the thing {}.")
     return random.choice(forms).format(words.PLACE_PHRASES[place]), answer
+
+
+def _reaches(thing: Thing, place: str, level: Level) -> bool:
+    """Whether the thing covers, or nearly covers, the middle of the place."""
+    row, column = divmod(PLACES.index(place), 3)
+    third = level.picture_size / 3
+    reach = (level.sizes[thing.size] + third / 2) / 2
+    return max(abs(thing.x - (column + 0.5) * third), abs(thing.y - (row + 0.5) * third)) < reach
 
 
 def _color(scene: Scene, level: Level, random: Random) -> tuple[str, str] | None:
@@ -115,34 +127,30 @@ def _count_question(random: Random, noun: str) -> str:
 
 
 def _balanced_count(level: Level, random: Random, split: Split, limit: int) -> tuple[Scene, Question] | None:
-    count = random.randint(0, limit)
     subject = random.choice(("things", "kind", "color"))
-    if subject == "things":
-        scene = try_scene(level, random, split, max(1, count))
-        return scene and (scene, Question("count", _count_question(random, "things"), _number(len(scene.things))))
-    if subject == "kind":
-        kind = random.choice(level.kinds)
-        scene = try_scene(level, random, split, random.randint(max(1, count), limit), (kind,) * count)
-        noun, matches = words.plural(kind), lambda thing: thing.kind == kind
-    else:
-        color = random.choice(level.colors)
-        scene = try_scene(level, random, split, random.randint(max(1, count), limit))
-        noun, matches = f"{color} things", lambda thing: thing.color == color
-    if scene is None or sum(map(matches, scene.things)) != count:
-        return None
-    return scene, Question("count", _count_question(random, noun), _number(count))
-
-
-def _number(count: int) -> str:
-    return words.NUMBERS[count]
+    count = random.randint(1 if subject == "things" else 0, limit)
+    for _ in range(_ATTEMPTS_PER_COUNT):  # high counts are rarer among the scenes of a split: insist
+        total = count if subject == "things" else random.randint(max(1, count), limit)
+        kind, color = random.choice(level.kinds), random.choice(level.colors)
+        kinds = (kind,) * count if subject == "kind" else ()
+        scene = try_scene(level, random, split, total, kinds, (color,) * count if subject == "color" else ())
+        if scene is None:
+            continue
+        if subject == "things":
+            return scene, Question("count", _count_question(random, "things"), words.NUMBERS[count])
+        found = [thing.kind == kind if subject == "kind" else thing.color == color for thing in scene.things]
+        if sum(found) == count:
+            noun = words.plural(kind) if subject == "kind" else f"{color} things"
+            return scene, Question("count", _count_question(random, noun), words.NUMBERS[count])
+    return None
 
 
 def _count(scene: Scene, level: Level, random: Random) -> tuple[str, str]:
     subject = random.choice(("things", *sorted({thing.kind for thing in scene.things}), random.choice(level.kinds)))
     if subject == "things":
-        return _count_question(random, "things"), _number(len(scene.things))
+        return _count_question(random, "things"), words.NUMBERS[len(scene.things)]
     number = sum(thing.kind == subject for thing in scene.things)
-    return _count_question(random, words.plural(subject)), _number(number)
+    return _count_question(random, words.plural(subject)), words.NUMBERS[number]
 
 
 def _where(scene: Scene, level: Level, random: Random) -> tuple[str, str] | None:
@@ -187,7 +195,7 @@ def _relation(scene: Scene, level: Level, random: Random) -> tuple[str, str] | N
     if any(_UNCLEAR[0] < share < _UNCLEAR[1] for share in shares):
         return None
     found = [thing for thing in scene.things if thing is not anchor and relation in relations(thing, anchor, level)]
-    if len(found) > 1 or (not found and random.random() > _NOTHING):
+    if len(found) > 1 or (not found and random.random() > _NOTHING_RELATED):
         return None
     forms = ("what is {} the {}?", "which thing is {} the {}?", "what do you see {} the {}?")
     question = random.choice(forms).format(words.relation_phrase(relation), anchor.kind)

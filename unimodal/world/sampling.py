@@ -207,13 +207,14 @@ def sample_scene(
     split: Split = "train",
     num_things: int | None = None,
     kinds: Sequence[str] = (),
-    background: str | None = None,
+    colors: Sequence[str] = (),
 ) -> Scene:
     """A random scene of the split.
 
     Args:
         num_things: up to `level.max_things`; None draws 1 or more; 0 only in training, since nothing can be held out.
-        kinds: the kinds of the first things; the rest are random, now and then a kind that is already there.
+        kinds: the kinds of the first things drawn; the rest are random, now and then a kind that is already there.
+        colors: the colors of the first things drawn; the rest are random.
 
     Raises:
         ValueError: `num_things` is out of range, or no scene of the split was found that meets the wishes.
@@ -221,10 +222,10 @@ def sample_scene(
     if num_things is not None and not (split == "test") <= num_things <= level.max_things:
         raise ValueError(f"num_things: got {num_things}, allowed is {int(split == 'test')} to {level.max_things}")
     for _ in range(_ATTEMPTS):
-        scene = try_scene(level, random, split, num_things, kinds, background)
+        scene = try_scene(level, random, split, num_things, kinds, colors)
         if scene is not None:
             return scene
-    raise ValueError(f"kinds: found no {split} scene with {list(kinds)} among {num_things or 'some'} things")
+    raise ValueError(f"kinds: found no {split} scene of {num_things or 'some'} things with {[*kinds, *colors]}")
 
 
 def try_scene(
@@ -233,11 +234,11 @@ def try_scene(
     split: Split = "train",
     num_things: int | None = None,
     kinds: Sequence[str] = (),
-    background: str | None = None,
+    colors: Sequence[str] = (),
 ) -> Scene | None:
     """One attempt at `sample_scene`: None where the things found no room or the scene is of the other split."""
     if num_things is None:
-        num_things = random.randint(max(1, len(kinds)), level.max_things)
+        num_things = random.randint(max(1, len(kinds), len(colors)), level.max_things)
     things: list[Thing] = []
     seen_held_out = False
     attempts = 0
@@ -248,7 +249,8 @@ def try_scene(
         kind = kinds[len(things)] if len(things) < len(kinds) else None
         if kind is None and things and random.random() < _REPEATED_KIND:
             kind = random.choice(things).kind
-        thing = sample_thing(level, random, things, kind=kind)
+        color = colors[len(things)] if len(things) < len(colors) else None
+        thing = sample_thing(level, random, things, kind=kind, color=color)
         if thing is None:
             return None
         if brings_held_out(thing, things, level):
@@ -259,7 +261,7 @@ def try_scene(
     if split == "test" and not seen_held_out:
         return None
     random.shuffle(things)
-    return Scene(background=background or random.choice(level.backgrounds), things=tuple(things))
+    return Scene(background=random.choice(level.backgrounds), things=tuple(things))
 
 
 def canonical_places(num_things: int, relation: str | None = None) -> tuple[str, ...]:
