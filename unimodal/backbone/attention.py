@@ -1,0 +1,99 @@
+"""Grouped-query attention with normalised queries and keys (arXiv 2305.13245, 2302.05442), and who sees whom."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unimodal.backbone.cache import PrefixCache
+from unimodal.backbone.config import BackboneConfig
+from unimodal.backbone.rotary import rotate
+
+
+def block_causal_mask(
+    length: int, block_length: int, device: torch.device | str | None = None, valid: Tensor | None = None
+) -> Tensor:
+    """Who sees whom under block diffusion: query i sees key j where j's block is not later than i's (arXiv 2512.15745).
+
+    Blocks are counted from absolute position 0, whatever is padded.
+
+    Args:
+        valid: bool [B, length], False where a position is padding that nobody may see.
+
+    Returns:
+        bool [B, 1, length, length] (B = 1 without `valid`), True = visible.
+
+    Raises:
+        ValueError: `block_length` below 1, or `valid` of another length.
+    """
+    if block_length < 1:
+        raise ValueError(f"block_length: got {block_length}, allowed is 1 or more")
+    block = torch.arange(length, device=device) // block_length
+    visible = (block[None, :] <= block[:, None])[None, None]
+    if valid is None:
+        return visible
+    if valid.shape[-1] != length:
+        raise ValueError(f"valid: covers {valid.shape[-1]} positions, length is {length}")
+    return visible & valid.to(visible.device, torch.bool)[:, None, None, :]
+
+
+def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where visible, -inf where not, made once for all layers.
+
+    A query that sees nothing (left padding) is let see every key: what it computes is finite, and nobody sees it.
+    """
+    visible = visible | ~visible.any(dim=-1, keepdim=True)
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, float("-inf"))
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm in float32, cast to the input's dtype before the weight is applied (arXiv 1910.07467)."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, eps=self.epsilon) * self.weight.to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Fused projection [queries | keys | values], norm of queries and keys, rotation, attention, projection."""
+
+    def __init__(self, config: BackboneConfig, layer: int) -> None:
+        super().__init__()
+        assert config.head_dim is not None
+        self.layer = layer
+        self.num_heads, self.num_key_value_heads = config.num_attention_heads, config.num_key_value_heads
+        self.head_dim = config.head_dim
+        self.dropout = config.attention_dropout
+        slots = self.num_heads + 2 * self.num_key_value_heads
+        self.query_key_value = nn.Linear(config.hidden_size, slots * self.head_dim, bias=config.use_qkv_bias)
+        self.output = nn.Linear(self.num_heads * self.head_dim, config.hidden_size, bias=config.use_bias)
+        if config.use_qk_norm:
+            self.query_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
+            self.key_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
+        else:
+            self.query_norm, self.key_norm = nn.Identity(), nn.Identity()
+
+    def forward(
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: PrefixCache | None = None
+    ) -> Tensor:
+        """x [B, L, H]; mask additive [B or 1, 1, L, cached + L] or None = everything visible; returns [B, L, H]."""
+        batch, length, _ = x.shape
+        slots = self.query_key_value(x).view(batch, length, -1, self.head_dim)
+        query, key, value = slots.split([self.num_heads, self.num_key_value_heads, self.num_key_value_heads], dim=2)
+        query = rotate(self.query_norm(query), *rotary).transpose(1, 2)
+        key = rotate(self.key_norm(key), *rotary).transpose(1, 2)
+        value = value.transpose(1, 2)
+        if cache is not None:
+            key, value = cache.extend(self.layer, key, value)
+        mixed = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask if mask is None else mask.to(query.dtype),
+            dropout_p=self.dropout if self.training else 0.0,
+            enable_gqa=self.num_heads != self.num_key_value_heads,
+        )
+        return self.output(mixed.transpose(1, 2).reshape(batch, length, -1))

@@ -1,0 +1,112 @@
+"""Keys and values of a finished prefix, kept between forwards.
+
+A block never sees a later one, so the keys and values of finished blocks are final and reusing them is exact.
+For inference only: what is stored is detached.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class PrefixCache:
+    """Keys (after norm and rotation) and values of the first `length` positions, for each layer.
+
+    Both are [B, kv_heads, length, head_dim].
+
+    The buffers grow by doubling. A forward writes its own keys and values behind the prefix and reads both as one view;
+    they stay only if `append` is called afterwards (the model does so under `update_cache=True`).
+    """
+
+    def __init__(self, num_layers: int, capacity: int = 0) -> None:
+        """`capacity` positions are reserved at the first write; more are added when needed."""
+        self.length = 0
+        self._capacity = capacity
+        self._buffers: list[Tensor | None] = [None] * num_layers  # each [2, B, kv_heads, capacity, head_dim]
+
+    @property
+    def num_layers(self) -> int:
+        return len(self._buffers)
+
+    def keys(self, layer: int) -> Tensor:
+        """[B, kv_heads, length, head_dim], a view."""
+        return self._filled(layer)[0, :, :, : self.length]
+
+    def values(self, layer: int) -> Tensor:
+        """[B, kv_heads, length, head_dim], a view."""
+        return self._filled(layer)[1, :, :, : self.length]
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes keys and values [B, kv_heads, L, head_dim] behind the prefix of one layer.
+
+        Returns:
+            keys and values of prefix and news together, two views [B, kv_heads, length + L, head_dim].
+        """
+        stop = self.length + keys.shape[2]
+        buffer = self._reserve(layer, keys, stop)
+        if buffer.shape[1] != keys.shape[0]:
+            raise ValueError(f"cache: holds {buffer.shape[1]} rows, the forward has {keys.shape[0]}")
+        buffer[0, :, :, self.length : stop] = keys.detach()
+        buffer[1, :, :, self.length : stop] = values.detach()
+        return buffer[0, :, :, :stop], buffer[1, :, :, :stop]
+
+    def append(self, count: int) -> None:
+        """Makes the last `count` positions written by `extend` in every layer part of the prefix."""
+        shortest = min((0 if buffer is None else buffer.shape[3]) for buffer in self._buffers)
+        if self.length + count > shortest:
+            raise ValueError(f"count: {count} positions were not written behind the {self.length} kept ones")
+        self.length += count
+
+    def truncate(self, length: int) -> None:
+        """Forgets every position from `length` on."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"length: got {length}, the cache holds {self.length}")
+        self.length = length
+
+    def select(self, rows: Tensor | Sequence[int]) -> "PrefixCache":
+        """A new cache of the batch rows `rows` (repeats allowed), in that order."""
+        chosen = torch.as_tensor(rows, dtype=torch.long)
+        return self._rebuilt(
+            [
+                torch.stack([self.keys(i), self.values(i)]).index_select(1, chosen.to(self.keys(i).device))
+                for i in range(self.num_layers)
+            ]
+        )
+
+    def gather(self, positions: Sequence[Tensor]) -> "PrefixCache":
+        """A new cache of chosen positions, which may differ from layer to layer and from row to row (pruned prefixes).
+
+        Args:
+            positions: per layer int [B, kept], the same `kept` everywhere.
+        """
+        kept = []
+        for layer, chosen in enumerate(positions):
+            pair = torch.stack([self.keys(layer), self.values(layer)])
+            index = chosen.to(pair.device)[None, :, None, :, None].expand(2, -1, pair.shape[2], -1, pair.shape[4])
+            kept.append(pair.gather(3, index))
+        return self._rebuilt(kept)
+
+    def _rebuilt(self, pairs: list[Tensor]) -> "PrefixCache":
+        fresh = PrefixCache(self.num_layers)
+        fresh._buffers = list(pairs)
+        fresh.length = pairs[0].shape[3]
+        return fresh
+
+    def _filled(self, layer: int) -> Tensor:
+        buffer = self._buffers[layer]
+        if buffer is None:
+            raise ValueError(f"layer: nothing has been written to layer {layer} of this cache")
+        return buffer
+
+    def _reserve(self, layer: int, like: Tensor, needed: int) -> Tensor:
+        buffer = self._buffers[layer]
+        if buffer is not None and buffer.shape[3] >= needed:
+            return buffer
+        batch, heads, _, width = like.shape
+        capacity = max(needed, self._capacity, 0 if buffer is None else 2 * buffer.shape[3])
+        grown = like.new_zeros(2, batch, heads, capacity, width).detach()
+        if buffer is not None and self.length:
+            grown[:, :, :, : self.length] = buffer[:, :, :, : self.length]
+        self._buffers[layer] = grown
+        return grown
