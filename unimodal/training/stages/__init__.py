@@ -1,0 +1,1 @@
+"""The trainable parts, one module each."""
