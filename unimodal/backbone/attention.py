@@ -88,12 +88,33 @@ class Attention(nn.Module):
         value = value.transpose(1, 2)
         if cache is not None:
             key, value = cache.extend(self.layer, key, value)
-        mixed = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask if mask is None else mask.to(query.dtype),
-            dropout_p=self.dropout if self.training else 0.0,
-            enable_gqa=self.num_heads != self.num_key_value_heads,
-        )
+        mask = mask if mask is None else mask.to(query.dtype)
+        mixed = attend(query, key, value, mask, self.dropout if self.training else 0.0)
         return self.output(mixed.transpose(1, 2).reshape(batch, length, -1))
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0) -> Tensor:
+    """softmax(query · keyᵀ / √head_dim + mask) · value, each key head serving a run of consecutive query heads.
+
+    Args:
+        query: [B, heads, L, head_dim].
+        key, value: [B, kv_heads, K, head_dim].
+        mask: additive [B or 1, 1, L, K] in the dtype of the query, or None.
+
+    Returns:
+        [B, heads, L, head_dim].
+    """
+    if query.requires_grad and query.device.type == "cpu" and not dropout:
+        return _attend_in_two_products(query, key, value, mask)
+    grouped = query.shape[1] != key.shape[1]
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, enable_gqa=grouped)
+
+
+def _attend_in_two_products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Training on CPU: the gradient of the fused kernel takes about twice as long as that of these two products."""
+    batch, heads, length, width = query.shape
+    stacked = (query * width**-0.5).reshape(batch, key.shape[1], -1, width)
+    scores = (stacked @ key.mT).view(batch, heads, length, -1)
+    scores = scores if mask is None else scores.add_(mask)
+    shares = scores.softmax(dim=-1).to(value.dtype)
+    return (shares.view(batch, key.shape[1], -1, key.shape[2]) @ value).view_as(query)
