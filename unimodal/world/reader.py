@@ -20,7 +20,7 @@ from unimodal.world.templates import Array, Label, Templates, picture_fields, so
 
 _COARSE, _FINE = 4, 2
 _FINALISTS = 16
-_MINIMUM_SCORE = 0.45  # share of the differing pixels' energy that a thing has to explain
+_MINIMUM_SCORE = 0.4  # share of the differing pixels' energy that a thing has to explain
 _MINIMUM_CONTRAST = 0.015  # mean squared difference (three channels summed) where a thing may be
 _LARGEST_OVERLAP = 0.3  # of the smaller box
 _LARGEST_TINT = 0.12  # a picture's overall shift of colour that is corrected

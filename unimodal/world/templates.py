@@ -1,12 +1,13 @@
 """Matched filtering with the world's own drawings: how much of a picture a drawing would explain, at many positions.
 
-Pasting a sprite with opacity a and colours s over a canvas c predicts c + a (s − c). Against a picture c + d this lowers
-the squared error by the *gain*
+Pasting a sprite of opacity a and colours s over a canvas c predicts c + p with p = a (s − c). Against a picture c + d,
+a share o of that (a soft or pale thing) lowers the squared error by the *gain*
 
-    d² − (d − a (s − c))²  =  2 a s·d − 2 a c·d − a² s² + 2 a² s·c − a² c²,
+    Σ d² − (d − o p)²  =  2 o Σ d·p − o² Σ p²,      d·p = a s·d − a c·d,      p² = a² s² − 2 a² s·c + a² c²,
 
 summed over the pixels of the sprite that lie inside the picture. Each term is a product of a field of the sprite and a
-field of the picture, so the gains of many sprites at many positions are one matrix product.
+field of the picture, so both sums are one matrix product for many sprites at many positions. The share is the best one
+in a narrow range: with none, a small drawing would beat the right one on a blurred picture.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ from PIL import Image
 from unimodal.world.render import draw_sprite
 
 Array = np.ndarray
+
+_SHARES = (0.8, 1.0)
+
+_SHARES = (0.8, 1.0)
+
+_SHARES = (0.8, 1.0)
 
 
 class Label(NamedTuple):
@@ -66,12 +73,13 @@ class Templates:
         return sliding_window_view(inside, (3, 3), axis=(1, 2)).any(axis=(-1, -2)).astype(np.float32)
 
     @cached_property
-    def fields(self) -> Array:
-        """(labels, 9 · window²): the sprite's side of the products, in the order of `picture_fields`."""
+    def fields(self) -> tuple[Array, Array]:
+        """The sprite's side of the sums of d·p and p²: (labels, 4 · window²) and (labels, 5 · window²)."""
         opacity, colors = self.opacity[..., None], self.colors
-        parts = [2 * colors, -2 * opacity, 2 * opacity * colors, -(opacity**2), -(colors**2).sum(-1, keepdims=True)]
-        stacked = np.concatenate(parts, axis=-1)
-        return stacked.transpose(0, 3, 1, 2).reshape(len(self.labels), -1)
+        product = [colors, -opacity]
+        square = [(colors**2).sum(-1, keepdims=True), -2 * opacity * colors, opacity**2]
+        first, second = (np.concatenate(parts, axis=-1).transpose(0, 3, 1, 2) for parts in (product, square))
+        return first.reshape(len(self.labels), -1), second.reshape(len(self.labels), -1)
 
     def gains(self, fields: Array, positions: Array, chosen: Array | slice = slice(None)) -> Array:
         """(positions, chosen labels): the gain of each, with its centre at each of `positions` (n, 2), rows first.
@@ -82,8 +90,12 @@ class Templates:
         padded = np.pad(fields, ((0, 0), (half, half), (half, half)))
         windows = sliding_window_view(padded, (self.window, self.window), axis=(1, 2))
         patches = windows[:, positions[:, 0], positions[:, 1]]  # (9, n, window, window)
-        patches = patches.transpose(1, 0, 2, 3).reshape(len(positions), -1)
-        return patches @ self.fields[chosen].T
+        patches = patches.transpose(1, 0, 2, 3).reshape(len(positions), 9, -1)
+        product, square = (f[chosen] for f in self.fields)
+        product = patches[:, :4].reshape(len(positions), -1) @ product.T
+        square = patches[:, 4:].reshape(len(positions), -1) @ square.T
+        share = (product / np.maximum(square, 1e-6)).clip(*_SHARES)
+        return 2 * share * product - share**2 * square
 
     def paste(self, canvas: Array, index: int, position: Sequence[int]) -> tuple[Array, Array]:
         """The canvas (height, width, 3) with template `index` pasted, and the region (height, width) it covers."""
@@ -113,9 +125,9 @@ def soften(picture: Array, reduction: int = 2) -> Array:
 
 
 def picture_fields(picture: Array, canvas: Array) -> Array:
-    """(9, height, width): the picture's side of the products, from the picture and what is explained so far."""
+    """(9, height, width): the picture's side of the sums, from the picture and what is explained so far."""
     difference = picture - canvas
     product = (canvas * difference).sum(-1, keepdims=True)
     square = (canvas**2).sum(-1, keepdims=True)
-    parts = [difference, product, canvas, square, np.ones_like(square)]
+    parts = [difference, product, np.ones_like(square), canvas, square]
     return np.concatenate(parts, axis=-1).transpose(2, 0, 1)
