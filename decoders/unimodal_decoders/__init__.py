@@ -1,1 +1,1 @@
-"""Picture codes to pixels: `pixel_decoder` (the face), `conditioner`, `transformer`, `flow`, `autoencoder`, `distillation`."""
+"""Picture codes to pixels: `pixel_decoder` is the face of its parts `conditioner`, `transformer`, `flow`, `autoencoder`."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
 from unimodal_decoders.weight_files import fill, read_config, read_weights, write_config, write_weights
@@ -48,7 +48,7 @@ def save_autoencoder(autoencoder: AutoencoderKL, folder: str | Path) -> None:
     """Writes `config.json` and `diffusion_pytorch_model.safetensors`."""
     write_weights(Path(folder) / FILE_NAME, autoencoder.state_dict())
     known = inspect.signature(AutoencoderKL.__init__).parameters
-    config = {key: value for key, value in autoencoder.config.items() if key in known}
+    config = {key: value for key, value in autoencoder.config["items"]() if key in known}
     write_config(folder, {"_class_name": "AutoencoderKL"} | config)
 
 
@@ -59,19 +59,19 @@ def encode_latents(autoencoder: AutoencoderKL, pixels: Tensor, generator: torch.
     """
     posterior = cast(Any, autoencoder.encode(pixels.to(autoencoder.dtype))).latent_dist
     latents = posterior.mode() if generator is None else posterior.sample(generator)
-    return (latents - _shift(autoencoder)) * autoencoder.config.scaling_factor
+    return (latents - _shift(autoencoder)) * autoencoder.config["scaling_factor"]
 
 
 def decode_latents(autoencoder: AutoencoderKL, latents: Tensor) -> Tensor:
     """Latents [B, C, Y, X] to pixels [B, 3, f·Y, f·X], about in [-1, 1] and not clamped."""
-    latents = (latents / autoencoder.config.scaling_factor + _shift(autoencoder)).to(autoencoder.dtype)
+    latents = (latents / autoencoder.config["scaling_factor"] + _shift(autoencoder)).to(autoencoder.dtype)
     return cast(Any, autoencoder.decode(cast(torch.FloatTensor, latents))).sample
 
 
 def downsampling(autoencoder: AutoencoderKL) -> int:
     """f: pixels per latent along each side."""
-    return 2 ** (len(autoencoder.config.block_out_channels) - 1)
+    return 2 ** (len(autoencoder.config["block_out_channels"]) - 1)
 
 
 def _shift(autoencoder: AutoencoderKL) -> float:
-    return autoencoder.config.shift_factor or 0.0
+    return autoencoder.config["shift_factor"] or 0.0

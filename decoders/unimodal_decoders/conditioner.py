@@ -155,8 +155,7 @@ class Conditioner(nn.Module):
     def zero_features(self, codes: Tensor) -> Tensor:
         """The negative condition: zeros in the shape of `forward(codes)`."""
         batch, height, width = codes.shape
-        weight = self.prior_projector.net[-1].weight
-        return weight.new_zeros(batch, height * width * UPSAMPLING**2, self.feature_dim)
+        return self.prior_token_embedding.weight.new_zeros(batch, height * width * UPSAMPLING**2, self.feature_dim)
 
     @staticmethod
     def with_cue(features: Tensor, codes: Tensor, cue: PositionCue | None, resolution_multiplier: int) -> Tensor:
@@ -168,12 +167,13 @@ class Conditioner(nn.Module):
 
 
 def build_conditioner(config: Mapping[str, Any], position_cue: PositionCue | None = None) -> Conditioner:
-    """Fresh weights from the keys `codebook_size`, `embedding_dim`, `hidden_dim`, `feature_dim`.
+    """Fresh weights from `vocab_size` (codes) and `inner_dim` (every width), the names of the published code.
 
     Raises:
         ValueError: a key is missing or unknown.
     """
-    expected = {"codebook_size", "embedding_dim", "hidden_dim", "feature_dim"}
-    if set(config) != expected:
-        raise ValueError(f"config: keys {sorted(config)}, expected {sorted(expected)}")
-    return Conditioner(**config, position_cue=position_cue)
+    if set(config) != {"vocab_size", "inner_dim"}:
+        raise ValueError(f"config: keys {sorted(config)}, expected ['inner_dim', 'vocab_size']")
+    width = config["inner_dim"]
+    sizes = {"embedding_dim": width, "hidden_dim": width, "feature_dim": width}
+    return Conditioner(codebook_size=config["vocab_size"], **sizes, position_cue=position_cue)

@@ -1,7 +1,8 @@
 """From noise to data along straight paths x_t = t·x₁ + (1 - t)·x₀: an Euler sampler and a few-step one.
 
-Time runs from 0 (noise x₀) to 1 (data x₁) and the network's output is the velocity x₁ - x₀, sign as it is. Both samplers
-are generators of states, and both are those of the published LLaDA2.0-Uni decoders (arXiv 2604.20796, section 4.4).
+Time runs from 0 (noise x₀) to 1 (data x₁) and the network's output is the velocity x₁ - x₀, sign as it is. Both
+samplers are generators of states, and both are those of the published LLaDA2.0-Uni decoders (arXiv 2604.20796,
+section 4.4).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 
 @dataclass(frozen=True)
 class FlowState:
-    """After `step` of `num_steps` evaluations: `latents` [B, C, Y, X] at `time`, and `estimate`, the x₁ predicted from it."""
+    """After `step` of `num_steps` evaluations: `latents` [B, C, Y, X] at `time`; `estimate`, the last predicted x₁."""
 
     step: int
     num_steps: int

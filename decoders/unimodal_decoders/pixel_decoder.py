@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
 from torch import Tensor
 
@@ -52,7 +52,7 @@ class PixelDecoder:
     def from_pretrained(
         cls, folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
     ) -> Self:
-        """Reads conditioner and autoencoder from a checkpoint's root, transformers later; `dtype` None keeps the files'.
+        """Reads a checkpoint's conditioner and autoencoder, transformers later; `dtype` None keeps the files'.
 
         Raises:
             ValueError: a file is missing or does not fit.
@@ -79,8 +79,7 @@ class PixelDecoder:
             path = None if self.folder is None else self.folder / FOLDERS[decoder]
             if path is None or not path.is_dir():
                 raise ValueError(f"decoder: this checkpoint has no {decoder!r} decoder ({path or 'no folder given'})")
-            weight = self.conditioner.prior_token_embedding.weight
-            self._transformers[decoder] = load_transformer(path, weight.device, weight.dtype)
+            self._transformers[decoder] = load_transformer(path, self.device, self.autoencoder.dtype)
             self._cues[decoder] = PositionCue.from_config(read_config(path))
         return self._transformers[decoder]
 
@@ -166,7 +165,7 @@ class PixelDecoder:
 
         def with_guidance(latents: Tensor, times: Tensor) -> Tensor:
             doubled = velocity(transformer, torch.cat((latents, latents)), torch.cat((times, times)), both)
-            return flow.guided(*doubled.chunk(2), guidance_scale)
+            return flow.guided(doubled[: len(latents)], doubled[len(latents) :], guidance_scale)
 
         return with_guidance
 

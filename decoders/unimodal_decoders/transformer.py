@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF, ZImageTransformer2DModel
 from torch import Tensor, nn
 
 from unimodal_decoders.conditioner import PositionCue
+from unimodal_decoders.rotary import RotaryAttention, places, rotation
 from unimodal_decoders.weight_files import fill, read_config, read_weights, write_config, write_weights
 
 FILE_NAMES = ("model.safetensors", "decoder_model.safetensors")
@@ -39,9 +40,8 @@ def build_transformer(config: Mapping[str, Any]) -> ZImageTransformer2DModel:
         raise ValueError(f"config: unknown keys {sorted(unknown)}, expected some of {sorted(known)}")
     head_dim, axes_dims = options["dim"] // options["n_heads"], options["axes_dims"]
     if options["dim"] % options["n_heads"] or head_dim != sum(axes_dims) or any(size % 2 for size in axes_dims):
-        raise ValueError(
-            f"config: axes_dims {axes_dims} must be even and sum to dim / n_heads = {options['dim']}/{options['n_heads']}"
-        )
+        ratio = f"{options['dim']}/{options['n_heads']}"
+        raise ValueError(f"config: axes_dims {axes_dims} must be even and sum to dim / n_heads = {ratio}")
     transformer = ZImageTransformer2DModel(**options)
     for block in blocks(transformer):
         block.attention.set_processor(RotaryAttention())
@@ -109,17 +109,18 @@ def trunk(
 ) -> tuple[Tensor, Tensor]:
     """Everything before the output projection: picture tokens [B, Y·X/patch², dim] and the time embedding [B, M]."""
     _check(transformer, latents, timestep, features)
-    patch = transformer.config.all_patch_size[0]
+    patch = transformer.all_patch_size[0]
     latents = latents.to(transformer.x_pad_token.dtype)
     modulation = transformer.t_embedder(timestep * transformer.t_scale).to(latents.dtype)
 
     patches = latents.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))  # [B, C, y, patch, x, patch]
     rows, columns = patches.shape[2], patches.shape[4]
     patches = patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
-    num_patches, num_features = rows * columns, features.shape[1]
     picture = _pad(transformer.all_x_embedder[_patch_key(transformer)](patches), transformer.x_pad_token)
     condition = _pad(transformer.cap_embedder(features.to(latents.dtype)), transformer.cap_pad_token)
-    picture_rotation, condition_rotation = rotations(transformer, num_features, rows, columns, latents.device)
+    angles = partial(rotation, axes_dims=transformer.axes_dims, theta=transformer.rope_theta, device=latents.device)
+    picture_places, condition_places = places(rows, columns, features.shape[1], SEQ_MULTI_OF)
+    picture_rotation, condition_rotation = angles(picture_places), angles(condition_places)
 
     run = _runner(transformer)
     for block in transformer.noise_refiner:
@@ -127,17 +128,17 @@ def trunk(
     for block in transformer.context_refiner:
         condition = run(block, condition, None, condition_rotation)
     tokens = torch.cat((picture, condition), dim=1)
-    rotation = torch.cat((picture_rotation, condition_rotation), dim=1)
+    joint_rotation = torch.cat((picture_rotation, condition_rotation), dim=1)
     for block in transformer.layers:
-        tokens = run(block, tokens, None, rotation, modulation)
-    return tokens[:, :num_patches], modulation
+        tokens = run(block, tokens, None, joint_rotation, modulation)
+    return tokens[:, : rows * columns], modulation
 
 
 def read_out(
     transformer: ZImageTransformer2DModel, head: nn.Module, tokens: Tensor, modulation: Tensor, shape: torch.Size
 ) -> Tensor:
     """Picture tokens through an output projection and back into latents of `shape` [B, C, Y, X]."""
-    patch = transformer.config.all_patch_size[0]
+    patch = transformer.all_patch_size[0]
     _, channels, height, width = shape
     grid = head(tokens, c=modulation).unflatten(1, (height // patch, width // patch))
     return grid.unflatten(3, (patch, patch, channels)).permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
@@ -165,75 +166,6 @@ def initialise_gates(transformer: ZImageTransformer2DModel, value: float) -> Non
                 block.adaLN_modulation[0].bias.view(4, -1)[[1, 3]] = value
 
 
-def rotations(
-    transformer: ZImageTransformer2DModel, num_features: int, rows: int, columns: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of every rotary angle, for picture and condition tokens with their padding: [1, length, R, 2].
-
-    Positions have three axes. Condition token k is at (1 + k, 0, 0), its padding continues the count; the patch of
-    row y and column x is at (padded condition length + 1, y, x), picture padding at (0, 0, 0).
-    """
-    condition = torch.zeros(_padded(num_features), 3, dtype=torch.float64)
-    condition[:, 0] = torch.arange(1, len(condition) + 1)
-    picture = torch.zeros(_padded(rows * columns), 3, dtype=torch.float64)
-    grid = picture[: rows * columns].view(rows, columns, 3)
-    grid[..., 0] = len(condition) + 1
-    grid[..., 1], grid[..., 2] = torch.arange(rows)[:, None], torch.arange(columns)
-    return _rotation(transformer, picture).to(device), _rotation(transformer, condition).to(device)
-
-
-def _rotation(transformer: ZImageTransformer2DModel, positions: Tensor) -> Tensor:
-    angles = []
-    for axis, size in enumerate(transformer.axes_dims):
-        frequencies = 1.0 / transformer.rope_theta ** (torch.arange(0, size, 2, dtype=torch.float64) / size)
-        angles.append(positions[:, axis : axis + 1] * frequencies)
-    angle = torch.cat(angles, dim=1).float()
-    return torch.stack((angle.cos(), angle.sin()), dim=-1)[None]
-
-
-class RotaryAttention:
-    """Attention processor of the blocks: query and key norms, rotation of adjacent pairs, one attention call.
-
-    Replaces diffusers' own, whose complex arithmetic `torch.compile` cannot fuse; the results are the same.
-    """
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        freqs_cis: Tensor | None = None,
-    ) -> Tensor:
-        query, key, value = (
-            project(hidden_states).unflatten(-1, (attn.heads, -1)) for project in (attn.to_q, attn.to_k, attn.to_v)
-        )
-        if attn.norm_q is not None:
-            query, key = attn.norm_q(query), attn.norm_k(key)
-        if freqs_cis is not None:
-            query, key = _rotate(query, freqs_cis), _rotate(key, freqs_cis)
-        if attention_mask is not None and attention_mask.ndim == 2:
-            attention_mask = attention_mask[:, None, None, :]
-        query, key = query.to(value.dtype), key.to(value.dtype)
-        query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
-        return attn.to_out[0](attended.transpose(1, 2).flatten(2))
-
-
-def _rotate(vectors: Tensor, rotation: Tensor) -> Tensor:
-    """Rotates adjacent pairs of [B, length, heads, 2·R] in float32 by [1 or B, length, R, 2] or its complex form."""
-    rotation = torch.view_as_real(rotation) if rotation.is_complex() else rotation
-    pairs = vectors.float().unflatten(-1, (-1, 2))
-    if not torch.compiler.is_compiling():
-        # Without a compiler the complex product is the fastest way through memory.
-        turned = torch.view_as_complex(pairs) * torch.view_as_complex(rotation).unsqueeze(2)
-        return torch.view_as_real(turned).flatten(3).type_as(vectors)
-    first, second = pairs.unbind(-1)
-    cosine, sine = rotation.unsqueeze(2).unbind(-1)
-    turned = torch.stack((first * cosine - second * sine, first * sine + second * cosine), dim=-1)
-    return turned.flatten(3).type_as(vectors)
-
-
 def _runner(transformer: ZImageTransformer2DModel) -> Any:
     if transformer.gradient_checkpointing and torch.is_grad_enabled():
         return transformer._gradient_checkpointing_func
@@ -242,16 +174,12 @@ def _runner(transformer: ZImageTransformer2DModel) -> Any:
 
 def _pad(tokens: Tensor, pad_token: Tensor) -> Tensor:
     """Appends the learned pad token up to the next multiple the model was built for; pads are attended to."""
-    count = _padded(tokens.shape[1]) - tokens.shape[1]
+    count = -tokens.shape[1] % SEQ_MULTI_OF
     return torch.cat((tokens, pad_token.to(tokens.dtype).expand(tokens.shape[0], count, -1)), dim=1)
 
 
-def _padded(length: int) -> int:
-    return length + -length % SEQ_MULTI_OF
-
-
 def _patch_key(transformer: ZImageTransformer2DModel) -> str:
-    return f"{transformer.config.all_patch_size[0]}-{transformer.config.all_f_patch_size[0]}"
+    return f"{transformer.all_patch_size[0]}-{transformer.all_f_patch_size[0]}"
 
 
 def _to_library(key: str) -> str:
@@ -263,7 +191,7 @@ def _to_published(key: str) -> str:
 
 
 def _check(transformer: ZImageTransformer2DModel, latents: Tensor, timestep: Tensor, features: Tensor) -> None:
-    patch, channels = transformer.config.all_patch_size[0], transformer.in_channels
+    patch, channels = transformer.all_patch_size[0], transformer.in_channels
     width = transformer.cap_embedder[1].in_features
     if latents.ndim != 4 or latents.shape[1] != channels or latents.shape[2] % patch or latents.shape[3] % patch:
         raise ValueError(f"latents: {list(latents.shape)}, expected [B, {channels}, Y, X], sides multiples of {patch}")

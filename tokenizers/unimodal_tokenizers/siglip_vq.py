@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -94,7 +94,7 @@ class ImageTokenizer(nn.Module):
     @property
     def patch_size(self) -> int:
         """Pixels per code along each side."""
-        return self.vision.patch_size
+        return self.vision.patch_embed.proj.kernel_size[0]
 
     @property
     def codebook_size(self) -> int:
@@ -103,7 +103,7 @@ class ImageTokenizer(nn.Module):
     @property
     def codebook(self) -> nn.Parameter:
         """[codebook_size, D], not normalised; codes are compared by direction only."""
-        return self.quantizer.quantize.embedding.weight
+        return cast(nn.Parameter, self.quantizer.quantize.embedding.weight)
 
     def features(self, pixels: Tensor) -> Tensor:
         """Pixels [B, 3, Y, X] in [-1, 1] to the features before the quantiser [B, H, W, C].
@@ -168,9 +168,9 @@ class ImageTokenizer(nn.Module):
         return self.vision.embeddings(empty, [height * width], shape, rows, columns)
 
 
-def _vision_block(block: nn.Module, hidden: Tensor) -> Tensor:
+def _vision_block(block: Any, hidden: Tensor) -> Tensor:
     """One pre-norm block of the library on [B, N, C], all pictures attended to in one call."""
-    attention: Any = block.attn
+    attention = block.attn
     packed = attention.qkv(block.norm1(hidden)).unflatten(-1, (3, attention.num_heads, attention.head_dim))
     query, key, value = packed.permute(2, 0, 3, 1, 4)  # [B, heads, N, C/heads] each
     dropout = attention.attention_dropout if block.training else 0.0
