@@ -75,6 +75,8 @@ def _edit(kind: str, level: Level, random: Random, split: Split, limit: int) -> 
 
 
 def _source(kind: str, level: Level, random: Random, split: Split, limit: int) -> Scene | None:
+    if kind == "remove" and split == "test":  # what is left must still hold something held out
+        return try_scene(level, random, split, random.randint(2, max(2, limit)))
     if kind not in ("add", "combine"):
         return try_scene(level, random, split, random.randint(1, limit))
     if split == "train" and random.random() < _EMPTY_SOURCE:
