@@ -1,1 +1,1 @@
-"""Picture codes to pixels: `pixel_decoder` is the face of its parts `conditioner`, `transformer`, `flow`, `autoencoder`."""
+"""Picture codes to pixels: `pixel_decoder` is the face, `flow` the samplers, `distillation` what makes the turbo one."""

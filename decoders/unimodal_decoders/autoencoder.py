@@ -48,7 +48,7 @@ def save_autoencoder(autoencoder: AutoencoderKL, folder: str | Path) -> None:
     """Writes `config.json` and `diffusion_pytorch_model.safetensors`."""
     write_weights(Path(folder) / FILE_NAME, autoencoder.state_dict())
     known = inspect.signature(AutoencoderKL.__init__).parameters
-    config = {key: value for key, value in autoencoder.config["items"]() if key in known}
+    config = {key: value for key, value in autoencoder.config.items() if key in known}
     write_config(folder, {"_class_name": "AutoencoderKL"} | config)
 
 
