@@ -1,0 +1,543 @@
+"""`Pipeline`: understand, generate, edit and interleave with one checkpoint.
+
+The jobs are thin: read the arguments, build the prompt, let the writer write, draw the codes.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unimodal import checkpoint
+from unimodal.backbone import MaskedDiffusionTransformer
+from unimodal.diffusion.guidance import edit_guidance, prompt_guidance
+from unimodal.picture_input import Picture, PictureSizes, read_pictures
+from unimodal.progress import Progress, StepCallback
+from unimodal.results import EditOutput, GenerateOutput, InterleaveOutput, Stats, UnderstandOutput
+from unimodal.sequence import SequenceBuilder
+from unimodal.settings import DecoderSettings, Settings
+from unimodal.vocab import UnifiedVocab
+from unimodal.writer import Interleaver, Writer
+from unimodal_decoders.pixel_decoder import PixelDecoder
+from unimodal_tokenizers.images import to_images, to_pixels
+from unimodal_tokenizers.siglip_vq import ImageTokenizer
+from unimodal_tokenizers.text import TextTokenizer
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
+Pictures = Picture | Sequence[Picture]
+
+
+class Pipeline:
+    """One checkpoint, loaded. Its parts are attributes and can be exchanged.
+
+    Args:
+        backbone: the transformer over text and codes.
+        text_tokenizer, vocab: text to ids, and the ids of everything else.
+        image_tokenizer, decoder: pictures to codes and back. Where they are not given they are read from `folder` when they are first needed.
+        settings: how each job is sampled unless a call says otherwise.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: MaskedDiffusionTransformer,
+        text_tokenizer: TextTokenizer,
+        vocab: UnifiedVocab,
+        image_tokenizer: ImageTokenizer | None = None,
+        decoder: PixelDecoder | None = None,
+        settings: Settings | None = None,
+        folder: str | Path | None = None,
+    ):
+        self.backbone = backbone
+        self.text_tokenizer = text_tokenizer
+        self.vocab = vocab
+        self.settings = settings or Settings.published()
+        self.folder = None if folder is None else Path(folder)
+        self._image_tokenizer = image_tokenizer
+        self._decoder = decoder
+        self._bar_options: dict[str, Any] = {}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+    ) -> Self:
+        """Loads an embedded checkpoint by name, a folder, or a repository `owner/name` of the Hugging Face hub.
+
+        Args:
+            device: None takes the GPU if there is one.
+            dtype: a torch dtype or its name; None is bfloat16 on a CUDA device and float32 elsewhere.
+            torch_dtype: another name for `dtype`.
+            revision, token, local_files_only: for the hub.
+
+        Raises:
+            ValueError: an unknown name, device or dtype; files that are missing, truncated or do not fit.
+        """
+        place = pick_device(device)
+        precision = pick_dtype(torch_dtype if dtype is None else dtype, place)
+        folder = checkpoint.resolve(name_or_path, revision=revision, token=token, local_files_only=local_files_only)
+        backbone = checkpoint.load_backbone(folder, device=place, dtype=precision)
+        text_tokenizer = TextTokenizer.from_pretrained(folder)
+        return cls(
+            backbone=backbone,
+            text_tokenizer=text_tokenizer,
+            vocab=UnifiedVocab.from_checkpoint(folder, text_tokenizer),
+            settings=Settings.of_checkpoint(folder),
+            folder=folder,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.backbone.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.backbone.dtype
+
+    @property
+    def image_tokenizer(self) -> ImageTokenizer:
+        if self._image_tokenizer is None:
+            self._image_tokenizer = ImageTokenizer.from_pretrained(
+                self._part("image_tokenizer"), device=self.device, dtype=self.dtype
+            )
+        return self._image_tokenizer
+
+    @image_tokenizer.setter
+    def image_tokenizer(self, value: ImageTokenizer) -> None:
+        self._image_tokenizer = value
+
+    @property
+    def decoder(self) -> PixelDecoder:
+        if self._decoder is None:
+            self._decoder = PixelDecoder.from_pretrained(self._part(""), device=self.device, dtype=self.dtype)
+        return self._decoder
+
+    @decoder.setter
+    def decoder(self, value: PixelDecoder) -> None:
+        self._decoder = value
+
+    @property
+    def sequences(self) -> SequenceBuilder:
+        return SequenceBuilder(self.text_tokenizer, self.vocab)
+
+    @property
+    def writer(self) -> Writer:
+        return Writer(self.backbone, self.sequences)
+
+    @property
+    def sizes(self) -> PictureSizes:
+        return PictureSizes(self.settings.images, self.image_tokenizer.patch_size, self.vocab.sizes)
+
+    def set_progress_bar_config(self, **options: Any) -> None:
+        """Options of the tqdm bars; `disable=True` shows none."""
+        self._bar_options = options
+
+    def understand(
+        self,
+        images: Pictures | Sequence[Pictures],
+        question: str | Sequence[str],
+        *,
+        prompt_style: str | None = None,
+        num_inference_steps: int | None = None,
+        gen_length: int | None = None,
+        block_length: int | None = None,
+        threshold: float | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        eos_early_stop: bool | None = None,
+        generator: Generators = None,
+        callback_on_step_end: StepCallback | None = None,
+    ) -> UnderstandOutput:
+        """Answers a question about one or several pictures, or a list of questions each about its own.
+
+        Args:
+            images: PIL images or paths; with a list of questions one entry, a picture or several, for each.
+            prompt_style: `chat`, or `bare` as the first published script had it.
+
+        Raises:
+            ValueError: an argument that cannot be used; the message names it.
+        """
+        settings = self.settings.understand.but(
+            prompt_style=prompt_style,
+            num_inference_steps=num_inference_steps,
+            gen_length=gen_length,
+            block_length=block_length,
+            threshold=threshold,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            eos_early_stop=eos_early_stop,
+        )
+        questions = _texts("question", question)
+        groups = _groups(images, question, questions)
+        generators = _generators(generator, len(questions))
+        stats = Stats()
+        grids = [[self._encode(picture, stats) for picture in self.sizes.for_understanding(group)] for group in groups]
+        prompts = [
+            self.sequences.understanding(group, text, settings.prompt_style)
+            for group, text in zip(grids, questions, strict=True)
+        ]
+        with self._progress(callback_on_step_end) as progress:
+            tokens = self.writer.text(
+                prompts,
+                settings.sampling(),
+                settings.gen_length,
+                generators=generators,
+                stats=stats,
+                watch=progress.writing,
+            )
+        texts = [self.sequences.plain_text(row.tolist()).strip() for row in tokens]
+        return UnderstandOutput(texts=texts, tokens=[row.cpu() for row in tokens], stats=stats)
+
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        thinking: bool = False,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        guidance_rescale: float | None = None,
+        num_images_per_prompt: int = 1,
+        block_length: int | None = None,
+        threshold: float | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        thinking_num_inference_steps: int | None = None,
+        thinking_gen_length: int | None = None,
+        decoder: str | None = None,
+        decoder_steps: int | None = None,
+        generator: Generators = None,
+        callback_on_step_end: StepCallback | None = None,
+    ) -> GenerateOutput:
+        """Draws pictures from a prompt or a list of prompts.
+
+        Args:
+            height, width: pixels of the picture, on the grid of the checkpoint.
+            thinking: the model first writes what it will draw.
+            num_inference_steps: per block of codes.
+            guidance_scale: 1 is none.
+            decoder: `turbo` or `normal`, with `decoder_steps`.
+            generator: one per picture, or one from which each picture's own is seeded.
+
+        Raises:
+            ValueError: an argument that cannot be used; the message names it.
+        """
+        settings = self.settings.generate.but(
+            height=height,
+            width=width,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            guidance_rescale=guidance_rescale,
+            block_length=block_length,
+            threshold=threshold,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+        )
+        thinks = self.settings.thinking.but(
+            num_inference_steps=thinking_num_inference_steps, gen_length=thinking_gen_length, temperature=temperature
+        )
+        drawing = self._drawing(decoder, decoder_steps)
+        prompts = _repeated(_texts("prompt", prompt), num_images_per_prompt)
+        size = self.sizes.grid(settings.height, settings.width)
+        generators = _generators(generator, len(prompts))
+        stats, sequences, thoughts = Stats(), self.sequences, None
+        with self._progress(callback_on_step_end) as progress:
+            watching: dict[str, Any] = {"generators": generators, "stats": stats, "watch": progress.writing}
+            if thinking:
+                thoughts = self.writer.thoughts(prompts, thinks.sampling(), thinks.gen_length, **watching)
+                branches = [
+                    sequences.generation_after_thinking(text, thought, *size)
+                    for text, thought in zip(prompts, thoughts, strict=True)
+                ]
+            else:
+                branches = [sequences.generation(text, *size) for text in prompts]
+            guidance = prompt_guidance(settings.guidance_scale, settings.guidance_rescale)
+            sizes = [size] * len(prompts)
+            codes = self.writer.pictures(branches, sizes, settings.sampling(), guidance, **watching)
+            images = self._draw(codes, drawing, generators, stats, progress)
+        texts = None if thoughts is None else [sequences.thought_text(thought) for thought in thoughts]
+        return GenerateOutput(images=images, codes=codes, thinking=texts, stats=stats)
+
+    def edit(
+        self,
+        images: Pictures | Sequence[Pictures],
+        instruction: str | Sequence[str],
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | None = None,
+        text_guidance_scale: float | None = None,
+        image_guidance_scale: float | None = None,
+        guidance_rescale: float | None = None,
+        num_images_per_prompt: int = 1,
+        block_length: int | None = None,
+        threshold: float | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        decoder: str | None = None,
+        decoder_steps: int | None = None,
+        generator: Generators = None,
+        callback_on_step_end: StepCallback | None = None,
+    ) -> EditOutput:
+        """Changes a picture by an instruction, or makes one from several; lists of instructions each with their own pictures.
+
+        Args:
+            images: the picture, or several references; PIL images or paths.
+            height, width: pixels of the result; None is the size of the first picture, fitted to the model.
+            text_guidance_scale, image_guidance_scale: how much the instruction and the picture weigh; both 0 is no guidance.
+
+        Raises:
+            ValueError: an argument that cannot be used; the message names it.
+        """
+        settings = self.settings.edit.but(
+            num_inference_steps=num_inference_steps,
+            text_guidance_scale=text_guidance_scale,
+            image_guidance_scale=image_guidance_scale,
+            guidance_rescale=guidance_rescale,
+            block_length=block_length,
+            threshold=threshold,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+        )
+        drawing = self._drawing(decoder, decoder_steps)
+        instructions = _texts("instruction", instruction)
+        groups = _groups(images, instruction, instructions)
+        if (height is None) != (width is None):
+            raise ValueError(f"height, width: got {height} and {width}, give both or none")
+        size = None if height is None or width is None else self.sizes.grid(height, width)
+        stats = Stats()
+        grids = [[self._encode(self.sizes.for_editing(picture), stats) for picture in group] for group in groups]
+        pairs = _repeated(list(zip(grids, instructions, strict=True)), num_images_per_prompt)
+        sizes = [size or (group[0].shape[0], group[0].shape[1]) for group, _ in pairs]
+        generators = _generators(generator, len(pairs))
+        branches = [
+            self.sequences.editing(group, text, *target) for (group, text), target in zip(pairs, sizes, strict=True)
+        ]
+        scales = settings.text_guidance_scale, settings.image_guidance_scale
+        with self._progress(callback_on_step_end) as progress:
+            codes = self.writer.pictures(
+                branches,
+                sizes,
+                settings.sampling(),
+                edit_guidance(*scales, settings.guidance_rescale),
+                generators=generators,
+                stats=stats,
+                watch=progress.writing,
+            )
+            edited = self._draw(codes, drawing, generators, stats, progress)
+        return EditOutput(images=edited, codes=codes, stats=stats)
+
+    def interleave(
+        self,
+        prompt: str,
+        images: Pictures = (),
+        *,
+        num_inference_steps: int | None = None,
+        image_num_inference_steps: int | None = None,
+        gen_length: int | None = None,
+        block_length: int | None = None,
+        threshold: float | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        guidance_scale: float | None = None,
+        text_guidance_scale: float | None = None,
+        image_guidance_scale: float | None = None,
+        guidance_rescale: float | None = None,
+        max_images: int | None = None,
+        decoder: str | None = None,
+        decoder_steps: int | None = None,
+        generator: torch.Generator | None = None,
+        callback_on_step_end: StepCallback | None = None,
+    ) -> InterleaveOutput:
+        """Answers with text and pictures in turn.
+
+        Args:
+            images: pictures that the prompt speaks of.
+            gen_length: tokens of each text at most.
+            guidance_scale: of the first picture; 0 takes `text_guidance_scale`.
+            max_images: the answer ends with this many.
+
+        Raises:
+            ValueError: an argument that cannot be used; the message names it.
+        """
+        settings = self.settings.interleave.but(
+            num_inference_steps=num_inference_steps,
+            image_num_inference_steps=image_num_inference_steps,
+            gen_length=gen_length,
+            block_length=block_length,
+            threshold=threshold,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            guidance_scale=guidance_scale,
+            text_guidance_scale=text_guidance_scale,
+            image_guidance_scale=image_guidance_scale,
+            guidance_rescale=guidance_rescale,
+            max_images=max_images,
+        )
+        drawing = self._drawing(decoder, decoder_steps)
+        [text] = _texts("prompt", prompt if isinstance(prompt, str) else "")
+        references = read_pictures(images)
+        [source] = _generators(generator, 1)
+        stats = Stats()
+        grids = [self._encode(picture, stats) for picture in self.sizes.for_understanding(references)]
+        segments: list[str | Image.Image] = []
+        drawn: list[Tensor] = []
+        with self._progress(callback_on_step_end) as progress:
+            answer = Interleaver(
+                self.writer, text, grids, settings, generator=source, stats=stats, watch=progress.writing
+            )
+            for segment in answer:
+                if isinstance(segment, str):
+                    segments.append(segment)
+                else:
+                    drawn.append(segment)
+                    segments += self._draw([segment], drawing, [source], stats, progress)
+        return InterleaveOutput(segments=segments, codes=drawn, finish_reason=answer.finish_reason, stats=stats)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes the whole checkpoint in the published layout, each file under a temporary name first."""
+        checkpoint.save_pipeline(self, folder)
+
+    def _part(self, name: str) -> Path:
+        if self.folder is None:
+            raise ValueError(f"folder: this pipeline was made from parts and has no {name or 'decoder'}")
+        path = self.folder / name
+        if not path.is_dir():
+            raise ValueError(f"the checkpoint {self.folder} has no folder {name!r}")
+        return path
+
+    def _progress(self, callback: StepCallback | None) -> Progress:
+        return Progress(self, self.vocab, callback, self._bar_options)
+
+    def _drawing(self, decoder: str | None, decoder_steps: int | None) -> DecoderSettings:
+        settings = self.settings.decoder.but(decoder=decoder)
+        return settings.but(**{f"{settings.decoder}_steps": decoder_steps})
+
+    def _encode(self, picture: Image.Image, stats: Stats) -> Tensor:
+        """Codes [H, W] of a picture of the right size."""
+        started = time.perf_counter()
+        tokenizer = self.image_tokenizer
+        weight = tokenizer.codebook
+        codes = tokenizer.encode(to_pixels([picture]).to(weight.device, weight.dtype))[0].cpu()
+        stats.add_seconds("encode", time.perf_counter() - started)
+        return codes
+
+    def _draw(
+        self,
+        codes: Sequence[Tensor],
+        drawing: DecoderSettings,
+        generators: Sequence[torch.Generator],
+        stats: Stats,
+        progress: Progress,
+    ) -> list[Image.Image]:
+        """Pictures from codes, those of one size together."""
+        started = time.perf_counter()
+        images: dict[int, Image.Image] = {}
+        for size in dict.fromkeys(grid.shape for grid in codes):
+            places = [place for place, grid in enumerate(codes) if grid.shape == size]
+            pixels = self.decoder.decode(
+                torch.stack([codes[place] for place in places]),
+                decoder=drawing.decoder,
+                num_steps=drawing.steps,
+                generator=[generators[place] for place in places],
+                guidance_scale=drawing.guidance_scale,
+                callback=progress.decoding,
+            )
+            images |= dict(zip(places, to_images(pixels), strict=True))
+        stats.add_seconds("decode", time.perf_counter() - started)
+        return [images[place] for place in range(len(codes))]
+
+
+def pick_device(device: torch.device | str | None = None) -> torch.device:
+    """The device asked for, or the best there is: CUDA, Apple's, the CPU.
+
+    Raises:
+        ValueError: no such device, or it is not there.
+    """
+    if device is None:
+        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(kind)
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device: {str(device)!r} cannot be used here ({str(error).splitlines()[0]})") from error
+    return place
+
+
+def pick_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
+    """The dtype asked for, by itself or by name; without one bfloat16 on CUDA, float32 elsewhere.
+
+    Raises:
+        ValueError: not a floating-point dtype of torch.
+    """
+    if dtype is None:
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    named = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    allowed = torch.float32, torch.bfloat16, torch.float16, torch.float64
+    if named not in allowed:
+        names = ", ".join(str(kind).removeprefix("torch.") for kind in allowed)
+        raise ValueError(f"dtype: got {dtype!r}, allowed are {names}")
+    return named
+
+
+def _texts(name: str, value: str | Sequence[str]) -> list[str]:
+    texts = [value] if isinstance(value, str) else list(value)
+    if not texts or any(not isinstance(text, str) or not text.strip() for text in texts):
+        raise ValueError(f"{name}: got {value!r}, it must be a text that is not empty, or a list of such texts")
+    return texts
+
+
+def _groups(images: Any, text: str | Sequence[str], texts: Sequence[str]) -> list[list[Image.Image]]:
+    """The pictures of each text."""
+    groups = [read_pictures(images)] if isinstance(text, str) else [read_pictures(entry) for entry in _entries(images)]
+    if len(groups) != len(texts) or any(not group for group in groups):
+        counts = [len(group) for group in groups]
+        raise ValueError(f"images: got {counts} pictures for {len(texts)} texts, each text needs at least one of its own")
+    return groups
+
+
+def _entries(images: Any) -> list[Any]:
+    return list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]
+
+
+def _repeated(values: Sequence[Any], times: int) -> list[Any]:
+    if isinstance(times, bool) or not isinstance(times, int) or times < 1:
+        raise ValueError(f"num_images_per_prompt: got {times!r}, it must be a whole number of at least 1")
+    return [value for value in values for _ in range(times)]
+
+
+def _generators(generator: Generators, count: int) -> list[torch.Generator]:
+    """One generator per sample; a single one seeds as many as are needed, in order."""
+    if generator is None:
+        generator = torch.Generator()
+        generator.seed()
+    if isinstance(generator, torch.Generator):
+        if count == 1:
+            return [generator]
+        seeds = torch.randint(2**62, (count,), generator=generator, device=generator.device).tolist()
+        return [torch.Generator(generator.device).manual_seed(seed) for seed in seeds]
+    sources = list(generator)
+    if len(sources) != count:
+        raise ValueError(f"generator: got {len(sources)}, {count} samples need as many, or a single one")
+    return sources

@@ -1,0 +1,113 @@
+"""What the jobs return."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from PIL import Image
+from torch import Tensor
+
+FinishReason = Literal["stop", "length", "max_images", "broken_header"]
+
+
+@dataclass(kw_only=True)
+class Stats:
+    """What a call cost.
+
+    Args:
+        forwards: passes through the backbone, of whatever batch.
+        tokens: tokens generated, over all samples.
+        seconds: time per stage.
+    """
+
+    forwards: int = 0
+    tokens: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def tokens_per_forward(self) -> float:
+        return self.tokens / self.forwards if self.forwards else 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens generated per second of the backbone's stages."""
+        spent = sum(self.seconds.get(stage, 0.0) for stage in ("text", "thinking", "picture"))
+        return self.tokens / spent if spent else 0.0
+
+    def add_seconds(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+
+@dataclass(kw_only=True)
+class UnderstandOutput:
+    """Answers to questions.
+
+    Args:
+        texts: one per question.
+        tokens: the generated ids, int64 [n] per question, the stop token included.
+    """
+
+    texts: list[str]
+    tokens: list[Tensor]
+    stats: Stats
+
+    @property
+    def text(self) -> str:
+        """The first answer."""
+        return self.texts[0]
+
+
+@dataclass(kw_only=True)
+class GenerateOutput:
+    """Pictures from prompts, those of the first prompt first.
+
+    Args:
+        images: RGB.
+        codes: int64 [H, W] per picture.
+        thinking: the thoughts before each picture, None if there was no thinking.
+    """
+
+    images: list[Image.Image]
+    codes: list[Tensor]
+    thinking: list[str] | None
+    stats: Stats
+
+
+@dataclass(kw_only=True)
+class EditOutput:
+    """Edited pictures, one per instruction and repetition.
+
+    Args:
+        images: RGB.
+        codes: int64 [H, W] per picture.
+    """
+
+    images: list[Image.Image]
+    codes: list[Tensor]
+    stats: Stats
+
+
+@dataclass(kw_only=True)
+class InterleaveOutput:
+    """Text and pictures in the order they were made.
+
+    Args:
+        segments: texts and RGB pictures.
+        codes: int64 [H, W] of each picture.
+        finish_reason: the model ended (`stop`), ran out of tokens (`length`), made as many pictures as allowed
+            (`max_images`), or announced a picture without a valid size (`broken_header`).
+    """
+
+    segments: list[str | Image.Image]
+    codes: list[Tensor]
+    finish_reason: FinishReason
+    stats: Stats
+
+    @property
+    def text(self) -> str:
+        """The texts alone, one per line."""
+        return "\n".join(segment for segment in self.segments if isinstance(segment, str))
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """The pictures alone."""
+        return [segment for segment in self.segments if not isinstance(segment, str)]

@@ -1,0 +1,185 @@
+"""The token sequences of all jobs: what the model is shown, and what it is shown in the other branches of guidance.
+
+    header   <|image|> HEIGHT WIDTH <boi>             announces a grid of codes
+    picture  header, codes row by row, <|/image|>
+    chat     <role>SYSTEM</role> system <role>HUMAN</role>, what the user says, <role>ASSISTANT</role>
+
+HEIGHT and WIDTH are single reserved tokens, in codes. Each segment is tokenised on its own and the ids are joined,
+because a tokenizer may merge characters across a border. Templates are those of the published model (arXiv
+2604.20796).
+
+Legend: H, W height and width of a grid of codes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from unimodal.vocab import UnifiedVocab
+from unimodal_tokenizers.text import TextTokenizer
+
+UNDERSTAND = "You are a multimodal understanding assistant."
+GENERATE = "You are a text-to-image generation assistant."
+THINK = "You are a text-to-image generation assistant with a thinking process."
+EDIT = "You are an image editing assistant."
+INTERLEAVE = "You are a interleaved generation assistant."
+
+# Not a special token: it is the text that stands where a prompt is left out.
+LEFT_OUT = "<uncondition>"
+
+ANSWER = "<role>ASSISTANT</role>"
+
+PromptStyle = Literal["chat", "bare"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branches:
+    """A prompt and those of the other guidance branches that belong to it."""
+
+    prompt: list[int]
+    others: tuple[list[int], ...]
+
+
+def system_texts() -> list[str]:
+    """The fixed texts around what a user says, each tokenised on its own."""
+    openings = [_opening(system) for system in (UNDERSTAND, GENERATE, THINK, EDIT, INTERLEAVE)]
+    return [*openings, ANSWER]
+
+
+def _opening(system: str) -> str:
+    return f"<role>SYSTEM</role> {system} <role>HUMAN</role>"
+
+
+class SequenceBuilder:
+    """Builds token sequences with the ids of one checkpoint."""
+
+    def __init__(self, text_tokenizer: TextTokenizer, vocab: UnifiedVocab):
+        self.text_tokenizer = text_tokenizer
+        self.vocab = vocab
+
+    def text(self, text: str) -> list[int]:
+        return self.text_tokenizer.encode(text)
+
+    def header(self, height: int, width: int) -> list[int]:
+        """Announces a picture of height × width codes.
+
+        Raises:
+            ValueError: the vocabulary has no token for a side; the message lists those it has.
+        """
+        vocab = self.vocab
+        return [vocab.soi_id, vocab.size_id(height), vocab.size_id(width), vocab.boi_id]
+
+    def picture(self, codes: Tensor) -> list[int]:
+        """A whole picture from its codes [H, W]."""
+        height, width = codes.shape
+        return [*self.header(height, width), *self.vocab.codes_to_tokens(codes).flatten().tolist(), self.vocab.eoi_id]
+
+    def pictures(self, grids: Sequence[Tensor]) -> list[int]:
+        return [token for codes in grids for token in self.picture(codes)]
+
+    def chat(self, system: str, user: Sequence[int]) -> list[int]:
+        """One turn, up to where the answer begins."""
+        return [*self.text(_opening(system)), *user, *self.text(ANSWER)]
+
+    def understanding(self, grids: Sequence[Tensor], question: str, style: PromptStyle = "chat") -> list[int]:
+        """Pictures and a question. `bare` leaves the roles out, as the first published script did."""
+        user = [*self.pictures(grids), *self.text(question)]
+        return self.chat(UNDERSTAND, user) if style == "chat" else user
+
+    def generation(self, prompt: str, height: int, width: int) -> Branches:
+        """A picture of height × width codes for a prompt; the other branch is the prompt left out."""
+        header = self.header(height, width)
+        return Branches(
+            prompt=[*self.chat(GENERATE, self.text(prompt)), *header],
+            others=([*self.chat(GENERATE, self.text(LEFT_OUT)), *header],),
+        )
+
+    def thinking(self, prompt: str) -> list[int]:
+        """A prompt that is answered with thoughts and then the header of a picture."""
+        return self.chat(THINK, self.text(prompt))
+
+    def thoughts(self, text: str) -> list[int]:
+        """What such an answer says before the header."""
+        return self.text(f"<think>\n{text}\n</think>")
+
+    def thought_text(self, tokens: Sequence[int]) -> str:
+        """The text of thoughts, without the marks around it."""
+        return self.plain_text(tokens).replace("<think>", "").replace("</think>", "").strip()
+
+    def generation_after_thinking(self, prompt: str, thoughts: Sequence[int], height: int, width: int) -> Branches:
+        """A picture that follows thoughts; the other branch has neither prompt nor thoughts."""
+        header = self.header(height, width)
+        return Branches(
+            prompt=[*self.thinking(prompt), *thoughts, *header],
+            others=([*self.thinking(LEFT_OUT), *header],),
+        )
+
+    def editing(self, grids: Sequence[Tensor], instruction: str, height: int, width: int) -> Branches:
+        """A picture made from others; the other branches drop the text, and the pictures, of which a lone start token
+        stays for each.
+        """
+        header = self.header(height, width)
+        pictures, text = self.pictures(grids), self.text(instruction)
+        return Branches(
+            prompt=[*self.chat(EDIT, [*pictures, *text]), *header],
+            others=(
+                [*self.chat(EDIT, [*pictures, *self.text(LEFT_OUT)]), *header],
+                [*self.chat(EDIT, [*[self.vocab.soi_id] * len(grids), *text]), *header],
+            ),
+        )
+
+    def interleaving(self, prompt: str, grids: Sequence[Tensor] = ()) -> list[int]:
+        """A prompt, perhaps with pictures before it, that is answered with text and pictures in turn."""
+        return self.chat(INTERLEAVE, [*self.pictures(grids), *self.text(prompt)])
+
+    def interleaved_picture(
+        self, grids: Sequence[Tensor], prompt: Sequence[int], answer: Sequence[int], height: int, width: int
+    ) -> Branches:
+        """The next picture of an interleaved answer.
+
+        The first picture, if none came before it, has one other branch: the prompt left out. Later ones have two: all
+            up to the last picture
+        with the text after it left out, and that text without any picture.
+
+        Args:
+            grids: the pictures of the prompt.
+            prompt: the tokens of `interleaving`.
+            answer: the tokens of the answer before this picture's header.
+        """
+        header = self.header(height, width)
+        left_out = self.text(LEFT_OUT)
+        full = [*prompt, *answer, *header]
+        alone = self.chat(INTERLEAVE, left_out)
+        last_picture = max((place for place, token in enumerate(answer) if token == self.vocab.eoi_id), default=None)
+        if last_picture is not None:
+            history = [*prompt, *answer[: last_picture + 1], *left_out]
+            text = answer[last_picture + 1 :]
+        elif grids:
+            history = self.chat(INTERLEAVE, [*self.pictures(grids), *left_out])
+            text = answer
+        else:
+            return Branches(prompt=full, others=([*alone, *header],))
+        return Branches(prompt=full, others=([*history, *header], [*alone, *text, *header]))
+
+    def split_header(self, tokens: Sequence[int]) -> tuple[list[int], int, int] | None:
+        """What comes before the header that ends `tokens`, and its height and width; None if no whole header does."""
+        vocab = self.vocab
+        tail = list(tokens[-4:])
+        if len(tail) < 4 or tail[0] != vocab.soi_id or tail[3] != vocab.boi_id:
+            return None
+        height, width = vocab.size_of(tail[1]), vocab.size_of(tail[2])
+        if height is None or width is None:
+            return None
+        return list(tokens[:-4]), height, width
+
+    def plain_text(self, tokens: Sequence[int]) -> str:
+        """The text among tokens, without special tokens and picture codes."""
+        first, last = self.vocab.image_range
+        return self.text_tokenizer.decode([token for token in tokens if not first <= token < last])
+
+    def grid(self, tokens: Tensor, height: int, width: int) -> Tensor:
+        """Codes [H, W] from their tokens [H·W]."""
+        return self.vocab.tokens_to_codes(torch.as_tensor(tokens)).reshape(height, width)

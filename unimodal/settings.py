@@ -1,0 +1,159 @@
+"""How each job is sampled: a strict schema, filled from the checkpoint, with the published values where it is silent.
+
+A checkpoint states its own in `generation_config.json` under the key `tasks`, with the keys of
+`unimodal_configs/sampling/published.yaml`; it may state some of them only.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import unimodal_configs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from unimodal.diffusion.sampler import SamplingOptions
+
+FILE_NAME = "generation_config.json"
+KEY = "tasks"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    def but(self, **values: Any) -> Self:
+        """The same settings with the values that are not None.
+
+        Raises:
+            ValueError: a value of the wrong type or out of range; the message names it.
+        """
+        return checked(type(self), {**self.model_dump(), **{key: value for key, value in values.items() if value is not None}})
+
+
+class BlockSettings(_Strict):
+    num_inference_steps: int = Field(ge=1)
+    block_length: int = Field(ge=1)
+    threshold: float = Field(ge=0, le=1)
+    temperature: float = Field(ge=0, allow_inf_nan=False)
+    top_k: int | None = Field(ge=1)
+    top_p: float | None = Field(gt=0, le=1)
+    minimal_topk: int = Field(ge=1)
+
+    def sampling(self, **values: Any) -> SamplingOptions:
+        """Options for the sampler; `values` replace those of the settings."""
+        names = SamplingOptions.__dataclass_fields__
+        stated = {name: value for name, value in self.model_dump().items() if name in names}
+        return SamplingOptions(**{**stated, **values})
+
+
+class TextSettings(BlockSettings):
+    gen_length: int = Field(ge=1)
+    eos_early_stop: bool
+
+
+class UnderstandSettings(TextSettings):
+    prompt_style: Literal["chat", "bare"]
+
+
+class ThinkingSettings(TextSettings):
+    pass
+
+
+class GenerateSettings(BlockSettings):
+    guidance_scale: float = Field(ge=0, allow_inf_nan=False)
+    guidance_rescale: float = Field(ge=0, le=1)
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+
+
+class EditSettings(BlockSettings):
+    text_guidance_scale: float = Field(ge=0, allow_inf_nan=False)
+    image_guidance_scale: float = Field(ge=0, allow_inf_nan=False)
+    guidance_rescale: float = Field(ge=0, le=1)
+
+
+class InterleaveSettings(TextSettings):
+    image_num_inference_steps: int = Field(ge=1)
+    guidance_scale: float = Field(ge=0, allow_inf_nan=False)
+    text_guidance_scale: float = Field(ge=0, allow_inf_nan=False)
+    image_guidance_scale: float = Field(ge=0, allow_inf_nan=False)
+    guidance_rescale: float = Field(ge=0, le=1)
+    max_images: int = Field(ge=0)
+    max_image_tokens: int = Field(ge=1)
+
+
+class DecoderSettings(_Strict):
+    decoder: Literal["turbo", "normal"]
+    turbo_steps: int = Field(ge=1)
+    normal_steps: int = Field(ge=2)
+    guidance_scale: float = Field(ge=0, allow_inf_nan=False)
+
+    @property
+    def steps(self) -> int:
+        return self.turbo_steps if self.decoder == "turbo" else self.normal_steps
+
+
+class ImageSettings(_Strict):
+    grid_multiple: int = Field(ge=1)
+    understand_min_pixels: int = Field(ge=1)
+    understand_max_pixels: int = Field(ge=1)
+    understand_max_pixels_each: int = Field(ge=1)
+    edit_patches: int = Field(ge=1)
+    edit_rule: Literal["cover", "crop"]
+
+
+class Settings(_Strict):
+    """The settings of all jobs."""
+
+    understand: UnderstandSettings
+    thinking: ThinkingSettings
+    generate: GenerateSettings
+    edit: EditSettings
+    interleave: InterleaveSettings
+    decoder: DecoderSettings
+    images: ImageSettings
+
+    @classmethod
+    def published(cls) -> Self:
+        return checked(cls, unimodal_configs.read("sampling", "published"))
+
+    @classmethod
+    def of_checkpoint(cls, folder: str | Path) -> Self:
+        """Those of a checkpoint folder, over the published ones.
+
+        Raises:
+            ValueError: the folder's `generation_config.json` is no JSON, or states something unknown or out of range.
+        """
+        path = Path(folder) / FILE_NAME
+        values = unimodal_configs.read("sampling", "published")
+        if path.is_file():
+            try:
+                stated = json.loads(path.read_text(encoding="utf-8")).get(KEY, {})
+            except (ValueError, AttributeError) as error:
+                raise ValueError(f"{path}: not a JSON object ({error})") from error
+            if not isinstance(stated, Mapping):
+                raise ValueError(f"{path}: {KEY} is {stated!r}, it must be an object of settings per task")
+            for task, own in stated.items():
+                known = values.get(task)
+                values[task] = {**known, **own} if isinstance(known, Mapping) and isinstance(own, Mapping) else own
+        return checked(cls, values, f"{path}: {KEY}." if path.is_file() else "")
+
+
+def checked[Model: BaseModel](model: type[Model], values: Mapping[str, Any], place: str = "") -> Model:
+    """Validates, with a message of one line that names the first wrong value.
+
+    Raises:
+        ValueError: a value is unknown, missing, of the wrong type or out of range.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = place + ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            reason = "there is no such setting"
+        elif first["type"] == "missing":
+            reason = "it is missing"
+        else:
+            reason = f"got {first['input']!r}, {first['msg'][:1].lower()}{first['msg'][1:]}"
+        raise ValueError(f"{name}: {reason}") from None
