@@ -10,12 +10,12 @@ from safetensors import safe_open
 
 from unimodal.backbone import block_causal_mask
 from unimodal.checkpoint import load_backbone
+from unimodal.components import read_vocab
 from unimodal.diffusion.guidance import edit_guidance, prompt_guidance
 from unimodal.diffusion.sampler import SamplingOptions
 from unimodal.picture_input import DRAWN_SCALE
 from unimodal.sequence import SequenceBuilder
 from unimodal.settings import Settings
-from unimodal.vocab import UnifiedVocab
 from unimodal.writer import Writer
 from unimodal_tokenizers.text import TextTokenizer
 
@@ -43,7 +43,9 @@ def run(folder: Path, case: str) -> None:
             logits = writer.model(tokens, attention_mask=mask).logits
         torch.testing.assert_close(logits, expected["logits"], atol=TOLERANCE, rtol=0)
         return
-    kind, options = next((kind, case_) for kind in KINDS for case_ in _listed(folder).get(kind, []) if case_["name"] == case)
+    kind, options = next(
+        (kind, case_) for kind in KINDS for case_ in _listed(folder).get(kind, []) if case_["name"] == case
+    )
     for use_cache in (True, False):
         writer = Writer(writer.model, writer.sequences, use_cache=use_cache)
         {"t2i": _draw, "edit": _edit, "understand": _understand}[kind](writer, options, expected)
@@ -99,8 +101,8 @@ def _options(case: dict[str, Any], threshold: float) -> SamplingOptions:
 @functools.lru_cache(maxsize=1)
 def _writer(folder: Path) -> Writer:
     text_tokenizer = TextTokenizer.from_pretrained(folder)
-    vocab = UnifiedVocab.from_checkpoint(folder, text_tokenizer)
     model = load_backbone(folder, device="cpu", dtype=torch.float32)
+    vocab = read_vocab(folder, model.config, text_tokenizer)
     return Writer(model, SequenceBuilder(text_tokenizer, vocab))
 
 

@@ -1,9 +1,10 @@
 """Pictures from users to what the image tokenizer takes: files read, sizes that the vocabulary can name.
 
-A code stands for a square of the tokenised picture; the decoder draws pictures of twice that size, and users state sizes of what is drawn.
+A code stands for a square of the tokenised picture; the decoder draws pictures of twice that size, and users state
+sizes of what is drawn.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class PictureSizes:
         sides: the numbers of codes that the vocabulary can name.
     """
 
-    def __init__(self, settings: ImageSettings, patch_size: int, sides: Sequence[int]):
+    def __init__(self, settings: ImageSettings, patch_size: int, sides: Iterable[int]):
         self._settings = settings
         self._patch_size = patch_size
         self._sides = sorted(sides)
@@ -77,19 +78,14 @@ class PictureSizes:
     def _side(self, name: str, pixels: int) -> int:
         unit = DRAWN_SCALE * self._patch_size
         allowed = [side * unit for side in self._sides]
-        if isinstance(pixels, bool) or not isinstance(pixels, int) or pixels not in allowed:
-            shown = ", ".join(map(str, allowed)) if len(allowed) <= 16 else self._summary(allowed, unit)
-            raise ValueError(f"{name}: got {pixels!r}, allowed are {shown} pixels")
+        if isinstance(pixels, bool) or pixels not in allowed:
+            raise ValueError(f"{name}: got {pixels!r}, allowed are {_runs(allowed)} pixels")
         return pixels // unit
 
-    def _summary(self, allowed: Sequence[int], unit: int) -> str:
-        """Steps of two units are allowed everywhere; the odd ones only where tokens for them exist."""
-        return f"{allowed[0]} to {allowed[-1]} in steps of {2 * unit}" + (
-            f" (of {unit} where a token for the size exists)" if any(side % 2 for side in self._sides) else ""
-        )
-
     def for_understanding(self, images: Sequence[Image.Image]) -> list[Image.Image]:
-        """Resized, so that several pictures together stay affordable. A picture too long for the vocabulary gets borders."""
+        """Resized, so that several pictures together stay affordable. A picture too long for the vocabulary gets
+        borders.
+        """
         settings = self._settings
         most = settings.understand_max_pixels if len(images) == 1 else settings.understand_max_pixels_each
         return [
@@ -110,9 +106,7 @@ class PictureSizes:
         """
         settings = self._settings
         image = to_rgb(image)
-        fitted = fit_for_editing(
-            image, num_patches=settings.edit_patches, factor=self._factor, rule=settings.edit_rule
-        )
+        fitted = fit_for_editing(image, num_patches=settings.edit_patches, factor=self._factor, rule=settings.edit_rule)
         if self._can_name(fitted):
             return fitted
         sizes = [size for size in editing_sizes(settings.edit_patches, self._factor) if self._can_name_size(*size)]
@@ -138,3 +132,19 @@ class PictureSizes:
 
     def _can_name_size(self, width: int, height: int) -> bool:
         return width // self._patch_size in self._sides and height // self._patch_size in self._sides
+
+
+def _runs(numbers: Sequence[int]) -> str:
+    """Ascending numbers in words: 256, 320 to 1088 in steps of 64, ..."""
+    words, first = [], 0
+    while first < len(numbers):
+        last = first
+        while last + 1 < len(numbers) and numbers[last + 1] - numbers[last] == numbers[first + 1] - numbers[first]:
+            last += 1
+        if last - first < 2:
+            words.append(str(numbers[first]))
+            first += 1
+        else:
+            words.append(f"{numbers[first]} to {numbers[last]} in steps of {numbers[first + 1] - numbers[first]}")
+            first = last + 1
+    return ", ".join(words)

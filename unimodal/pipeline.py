@@ -4,7 +4,7 @@ The jobs are thin: read the arguments, build the prompt, let the writer write, d
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,9 +13,20 @@ from PIL import Image
 from torch import Tensor
 
 from unimodal import checkpoint
+from unimodal.arguments import (
+    Generators,
+    Pictures,
+    pick_device,
+    pick_dtype,
+    read_generators,
+    read_groups,
+    read_texts,
+    repeated,
+)
 from unimodal.backbone import MaskedDiffusionTransformer
+from unimodal.components import read_patch_size, read_vocab
 from unimodal.diffusion.guidance import edit_guidance, prompt_guidance
-from unimodal.picture_input import Picture, PictureSizes, read_pictures
+from unimodal.picture_input import PictureSizes, read_pictures
 from unimodal.progress import Progress, StepCallback
 from unimodal.results import EditOutput, GenerateOutput, InterleaveOutput, Stats, UnderstandOutput
 from unimodal.sequence import SequenceBuilder
@@ -27,9 +38,6 @@ from unimodal_tokenizers.images import to_images, to_pixels
 from unimodal_tokenizers.siglip_vq import ImageTokenizer
 from unimodal_tokenizers.text import TextTokenizer
 
-Generators = torch.Generator | Sequence[torch.Generator] | None
-Pictures = Picture | Sequence[Picture]
-
 
 class Pipeline:
     """One checkpoint, loaded. Its parts are attributes and can be exchanged.
@@ -37,7 +45,8 @@ class Pipeline:
     Args:
         backbone: the transformer over text and codes.
         text_tokenizer, vocab: text to ids, and the ids of everything else.
-        image_tokenizer, decoder: pictures to codes and back. Where they are not given they are read from `folder` when they are first needed.
+        image_tokenizer, decoder: pictures to codes and back. Where they are not given they are read from `folder`
+            when they are first needed.
         settings: how each job is sampled unless a call says otherwise.
     """
 
@@ -92,7 +101,7 @@ class Pipeline:
         return cls(
             backbone=backbone,
             text_tokenizer=text_tokenizer,
-            vocab=UnifiedVocab.from_checkpoint(folder, text_tokenizer),
+            vocab=read_vocab(folder, backbone.config, text_tokenizer),
             settings=Settings.of_checkpoint(folder),
             folder=folder,
         )
@@ -137,7 +146,9 @@ class Pipeline:
 
     @property
     def sizes(self) -> PictureSizes:
-        return PictureSizes(self.settings.images, self.image_tokenizer.patch_size, self.vocab.sizes)
+        loaded = self._image_tokenizer
+        patch_size = read_patch_size(self._part("")) if loaded is None else loaded.patch_size
+        return PictureSizes(self.settings.images, patch_size, self.vocab.size_ids)
 
     def set_progress_bar_config(self, **options: Any) -> None:
         """Options of the tqdm bars; `disable=True` shows none."""
@@ -180,9 +191,9 @@ class Pipeline:
             top_p=top_p,
             eos_early_stop=eos_early_stop,
         )
-        questions = _texts("question", question)
-        groups = _groups(images, question, questions)
-        generators = _generators(generator, len(questions))
+        questions = read_texts("question", question)
+        groups = read_groups(images, question, questions)
+        generators = read_generators(generator, len(questions))
         stats = Stats()
         grids = [[self._encode(picture, stats) for picture in self.sizes.for_understanding(group)] for group in groups]
         prompts = [
@@ -253,9 +264,9 @@ class Pipeline:
             num_inference_steps=thinking_num_inference_steps, gen_length=thinking_gen_length, temperature=temperature
         )
         drawing = self._drawing(decoder, decoder_steps)
-        prompts = _repeated(_texts("prompt", prompt), num_images_per_prompt)
+        prompts = repeated(read_texts("prompt", prompt), num_images_per_prompt)
         size = self.sizes.grid(settings.height, settings.width)
-        generators = _generators(generator, len(prompts))
+        generators = read_generators(generator, len(prompts))
         stats, sequences, thoughts = Stats(), self.sequences, None
         with self._progress(callback_on_step_end) as progress:
             watching: dict[str, Any] = {"generators": generators, "stats": stats, "watch": progress.writing}
@@ -296,12 +307,14 @@ class Pipeline:
         generator: Generators = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> EditOutput:
-        """Changes a picture by an instruction, or makes one from several; lists of instructions each with their own pictures.
+        """Changes a picture by an instruction, or makes one from several; lists of instructions each with their own
+        pictures.
 
         Args:
             images: the picture, or several references; PIL images or paths.
             height, width: pixels of the result; None is the size of the first picture, fitted to the model.
-            text_guidance_scale, image_guidance_scale: how much the instruction and the picture weigh; both 0 is no guidance.
+            text_guidance_scale, image_guidance_scale: how much the instruction and the picture weigh; both 0 is no
+                guidance.
 
         Raises:
             ValueError: an argument that cannot be used; the message names it.
@@ -318,16 +331,16 @@ class Pipeline:
             top_p=top_p,
         )
         drawing = self._drawing(decoder, decoder_steps)
-        instructions = _texts("instruction", instruction)
-        groups = _groups(images, instruction, instructions)
+        instructions = read_texts("instruction", instruction)
+        groups = read_groups(images, instruction, instructions)
         if (height is None) != (width is None):
             raise ValueError(f"height, width: got {height} and {width}, give both or none")
         size = None if height is None or width is None else self.sizes.grid(height, width)
         stats = Stats()
         grids = [[self._encode(self.sizes.for_editing(picture), stats) for picture in group] for group in groups]
-        pairs = _repeated(list(zip(grids, instructions, strict=True)), num_images_per_prompt)
+        pairs = repeated(list(zip(grids, instructions, strict=True)), num_images_per_prompt)
         sizes = [size or (group[0].shape[0], group[0].shape[1]) for group, _ in pairs]
-        generators = _generators(generator, len(pairs))
+        generators = read_generators(generator, len(pairs))
         branches = [
             self.sequences.editing(group, text, *target) for (group, text), target in zip(pairs, sizes, strict=True)
         ]
@@ -395,9 +408,9 @@ class Pipeline:
             max_images=max_images,
         )
         drawing = self._drawing(decoder, decoder_steps)
-        [text] = _texts("prompt", prompt if isinstance(prompt, str) else "")
+        [text] = read_texts("prompt", prompt if isinstance(prompt, str) else "")
         references = read_pictures(images)
-        [source] = _generators(generator, 1)
+        [source] = read_generators(generator, 1)
         stats = Stats()
         grids = [self._encode(picture, stats) for picture in self.sizes.for_understanding(references)]
         segments: list[str | Image.Image] = []
@@ -466,78 +479,3 @@ class Pipeline:
             images |= dict(zip(places, to_images(pixels), strict=True))
         stats.add_seconds("decode", time.perf_counter() - started)
         return [images[place] for place in range(len(codes))]
-
-
-def pick_device(device: torch.device | str | None = None) -> torch.device:
-    """The device asked for, or the best there is: CUDA, Apple's, the CPU.
-
-    Raises:
-        ValueError: no such device, or it is not there.
-    """
-    if device is None:
-        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device(kind)
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device: {str(device)!r} cannot be used here ({str(error).splitlines()[0]})") from error
-    return place
-
-
-def pick_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
-    """The dtype asked for, by itself or by name; without one bfloat16 on CUDA, float32 elsewhere.
-
-    Raises:
-        ValueError: not a floating-point dtype of torch.
-    """
-    if dtype is None:
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    named = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
-    allowed = torch.float32, torch.bfloat16, torch.float16, torch.float64
-    if named not in allowed:
-        names = ", ".join(str(kind).removeprefix("torch.") for kind in allowed)
-        raise ValueError(f"dtype: got {dtype!r}, allowed are {names}")
-    return named
-
-
-def _texts(name: str, value: str | Sequence[str]) -> list[str]:
-    texts = [value] if isinstance(value, str) else list(value)
-    if not texts or any(not isinstance(text, str) or not text.strip() for text in texts):
-        raise ValueError(f"{name}: got {value!r}, it must be a text that is not empty, or a list of such texts")
-    return texts
-
-
-def _groups(images: Any, text: str | Sequence[str], texts: Sequence[str]) -> list[list[Image.Image]]:
-    """The pictures of each text."""
-    groups = [read_pictures(images)] if isinstance(text, str) else [read_pictures(entry) for entry in _entries(images)]
-    if len(groups) != len(texts) or any(not group for group in groups):
-        counts = [len(group) for group in groups]
-        raise ValueError(f"images: got {counts} pictures for {len(texts)} texts, each text needs at least one of its own")
-    return groups
-
-
-def _entries(images: Any) -> list[Any]:
-    return list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]
-
-
-def _repeated(values: Sequence[Any], times: int) -> list[Any]:
-    if isinstance(times, bool) or not isinstance(times, int) or times < 1:
-        raise ValueError(f"num_images_per_prompt: got {times!r}, it must be a whole number of at least 1")
-    return [value for value in values for _ in range(times)]
-
-
-def _generators(generator: Generators, count: int) -> list[torch.Generator]:
-    """One generator per sample; a single one seeds as many as are needed, in order."""
-    if generator is None:
-        generator = torch.Generator()
-        generator.seed()
-    if isinstance(generator, torch.Generator):
-        if count == 1:
-            return [generator]
-        seeds = torch.randint(2**62, (count,), generator=generator, device=generator.device).tolist()
-        return [torch.Generator(generator.device).manual_seed(seed) for seed in seeds]
-    sources = list(generator)
-    if len(sources) != count:
-        raise ValueError(f"generator: got {len(sources)}, {count} samples need as many, or a single one")
-    return sources

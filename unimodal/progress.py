@@ -21,9 +21,10 @@ TITLES = {"text": "Writing", "thinking": "Thinking", "picture": "Drawing", "deco
 class Progress(AbstractContextManager["Progress"]):
     """Shows steps in a bar and hands them to the caller's function.
 
-    The function is called as `callback(pipe, step, timestep, values)`: `step` counts the steps of the whole call, `timestep` those of the block or of the
-    decoder. `values` has `stage` ("text", "thinking", "picture" or "decode"), `state` (a `StepState` or `FlowState`) and, for pictures, `grids`: for
-    each sample of the state the codes [H, W], -1 where nothing is decided. What it returns is ignored; what it raises ends the call.
+    The function is called as `callback(pipe, step, timestep, values)`: `step` counts the steps of the whole call,
+    `timestep` those of the block or of the decoder. `values` has `stage` ("text", "thinking", "picture" or "decode"),
+    `state` (a `StepState` or `FlowState`) and, for pictures, `grids`: for each sample of the state the codes [H, W],
+    -1 where nothing is decided. What it returns is ignored; what it raises ends the call.
     """
 
     def __init__(

@@ -7,15 +7,17 @@ A checkpoint states its own in `generation_config.json` under the key `tasks`, w
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
-import unimodal_configs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+import unimodal_configs
 from unimodal.diffusion.sampler import SamplingOptions
 
 FILE_NAME = "generation_config.json"
 KEY = "tasks"
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Strict(BaseModel):
@@ -27,7 +29,9 @@ class _Strict(BaseModel):
         Raises:
             ValueError: a value of the wrong type or out of range; the message names it.
         """
-        return checked(type(self), {**self.model_dump(), **{key: value for key, value in values.items() if value is not None}})
+        return checked(
+            type(self), {**self.model_dump(), **{key: value for key, value in values.items() if value is not None}}
+        )
 
 
 class BlockSettings(_Strict):
@@ -139,7 +143,7 @@ class Settings(_Strict):
         return checked(cls, values, f"{path}: {KEY}." if path.is_file() else "")
 
 
-def checked[Model: BaseModel](model: type[Model], values: Mapping[str, Any], place: str = "") -> Model:
+def checked(model: type[Model], values: Mapping[str, Any], place: str = "") -> Model:
     """Validates, with a message of one line that names the first wrong value.
 
     Raises:

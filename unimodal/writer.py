@@ -1,7 +1,7 @@
 """The backbone as a writer of text and of pictures, in tokens: prompts in, tokens or grids of codes out.
 
-All jobs are made of two acts. Text may use any token and ends at a stop token. A picture is exactly its grid of codes, drawn from the picture range
-of the vocabulary under guidance. An interleaved answer is the two in turn.
+All jobs are made of two acts. Text may use any token and ends at a stop token. A picture is exactly its grid of
+codes, drawn from the picture range of the vocabulary under guidance. An interleaved answer is the two in turn.
 
 Legend: N samples, H, W height and width of a grid of codes.
 """
@@ -155,7 +155,11 @@ class Writer:
             return tokens[:-1]
         if tokens and tokens[-1] == vocab.boi_id:
             header = tokens[-4:]
-            return tokens[: len(tokens) - len(header) + header.index(vocab.soi_id)] if vocab.soi_id in header else tokens[:-1]
+            return (
+                tokens[: len(tokens) - len(header) + header.index(vocab.soi_id)]
+                if vocab.soi_id in header
+                else tokens[:-1]
+            )
         return tokens
 
     def _watched(
@@ -185,7 +189,8 @@ class Writer:
 class Interleaver:
     """Text and pictures in turn, until the model ends or a limit is reached.
 
-    Iterating yields segments as they are made: text as str, pictures as codes [H, W]. Afterwards `finish_reason` tells why it ended.
+    Iterating yields segments as they are made: text as str, pictures as codes [H, W]. Afterwards `finish_reason`
+        tells why it ended.
     """
 
     def __init__(

@@ -1,0 +1,91 @@
+"""Reads what users pass: texts, pictures, generators, devices. Whatever cannot be used is a ValueError that names the
+argument.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from unimodal.picture_input import Picture, read_pictures
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
+Pictures = Picture | Sequence[Picture]
+
+
+def pick_device(device: torch.device | str | None = None) -> torch.device:
+    """The device asked for, or the best there is: CUDA, Apple's, the CPU.
+
+    Raises:
+        ValueError: no such device, or it is not there.
+    """
+    if device is None:
+        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(kind)
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device: {str(device)!r} cannot be used here ({str(error).splitlines()[0]})") from error
+    return place
+
+
+def pick_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
+    """The dtype asked for, by itself or by name; without one bfloat16 on CUDA, float32 elsewhere.
+
+    Raises:
+        ValueError: not a floating-point dtype of torch.
+    """
+    if dtype is None:
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    named = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    allowed = torch.float32, torch.bfloat16, torch.float16, torch.float64
+    if named not in allowed:
+        names = ", ".join(str(kind).removeprefix("torch.") for kind in allowed)
+        raise ValueError(f"dtype: got {dtype!r}, allowed are {names}")
+    return named
+
+
+def read_texts(name: str, value: str | Sequence[str]) -> list[str]:
+    texts = [value] if isinstance(value, str) else list(value)
+    if not texts or any(not isinstance(text, str) or not text.strip() for text in texts):
+        raise ValueError(f"{name}: got {value!r}, it must be a text that is not empty, or a list of such texts")
+    return texts
+
+
+def read_groups(images: Any, text: str | Sequence[str], texts: Sequence[str]) -> list[list[Image.Image]]:
+    """The pictures of each text."""
+    groups = [read_pictures(images)] if isinstance(text, str) else [read_pictures(entry) for entry in _entries(images)]
+    if len(groups) != len(texts) or any(not group for group in groups):
+        counts = [len(group) for group in groups]
+        raise ValueError(
+            f"images: got {counts} pictures for {len(texts)} texts, each text needs at least one of its own"
+        )
+    return groups
+
+
+def _entries(images: Any) -> list[Any]:
+    return list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]
+
+
+def repeated(values: Sequence[Any], times: int) -> list[Any]:
+    if isinstance(times, bool) or not isinstance(times, int) or times < 1:
+        raise ValueError(f"num_images_per_prompt: got {times!r}, it must be a whole number of at least 1")
+    return [value for value in values for _ in range(times)]
+
+
+def read_generators(generator: Generators, count: int) -> list[torch.Generator]:
+    """One generator per sample; a single one seeds as many as are needed, in order."""
+    if generator is None:
+        generator = torch.Generator()
+        generator.seed()
+    if isinstance(generator, torch.Generator):
+        if count == 1:
+            return [generator]
+        seeds = torch.randint(2**62, (count,), generator=generator, device=generator.device).tolist()
+        return [torch.Generator(generator.device).manual_seed(seed) for seed in seeds]
+    sources = list(generator)
+    if len(sources) != count:
+        raise ValueError(f"generator: got {len(sources)}, {count} samples need as many, or a single one")
+    return sources
