@@ -1,1 +1,1 @@
-"""Picture codes to pixels: `pixel_decoder` is the face, `flow` the samplers, `distillation` what makes the turbo one."""
+"""Picture codes to pixels: `pixel_decoder` is the face, `flow` the samplers, `distillation` makes the turbo one."""

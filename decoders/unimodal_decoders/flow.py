@@ -15,6 +15,8 @@ from torch import Tensor
 
 NORMAL_STEPS, NORMAL_TIME_SHIFT = 50, 6.0
 TURBO_STEPS = 8
+LATENTS_PER_CODE = 2
+"""Latents per code along each side and unit of resolution: a code is 16 pixels wide, a latent 8."""
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """Latents [B, C, Y, X] and times [B] to velocities [B, C, Y, X]."""

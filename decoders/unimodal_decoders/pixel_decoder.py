@@ -19,8 +19,6 @@ from unimodal_decoders.weight_files import read_config
 
 Variant = Literal["turbo", "normal"]
 FOLDERS: Mapping[Variant, str] = {"turbo": "decoder-turbo", "normal": "decoder"}
-LATENTS_PER_CODE = 2
-"""Latents per code along each side and unit of resolution: a code is 16 pixels wide, a latent 8."""
 
 
 class PixelDecoder:
@@ -138,7 +136,7 @@ class PixelDecoder:
         transformer = self.transformer(decoder)
         codes = codes.to(self.device).long()
         batch, height, width = codes.shape
-        scale = LATENTS_PER_CODE * resolution_multiplier
+        scale = flow.LATENTS_PER_CODE * resolution_multiplier
         shape = (batch, transformer.in_channels, height * scale, width * scale)
         noise = next(flow.normal_draws(shape, generator, self.device, torch.float32))
         if decoder == "normal":

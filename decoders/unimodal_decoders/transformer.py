@@ -149,6 +149,11 @@ def final_layer(transformer: ZImageTransformer2DModel) -> nn.Module:
     return transformer.all_final_layer[_patch_key(transformer)]
 
 
+def set_final_layer(transformer: ZImageTransformer2DModel, layer: nn.Module) -> None:
+    """Replaces the output projection."""
+    transformer.all_final_layer[_patch_key(transformer)] = layer
+
+
 def blocks(transformer: ZImageTransformer2DModel) -> list[Any]:
     """Every block, refiners first."""
     return [*transformer.noise_refiner, *transformer.context_refiner, *transformer.layers]
