@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from unimodal.world.drawings.canvas import BARK, CREAM, INK, LEAF, WHITE, Canvas
+from unimodal.world.drawings.canvas import BARK, CLAY, CREAM, INK, LEAF, WHITE, Canvas
 
 
 def tree(canvas: Canvas) -> None:
@@ -34,4 +34,20 @@ def mushroom(canvas: Canvas) -> None:
         canvas.circle(x, y, radius, WHITE)
 
 
-PLANTS = {"tree": tree, "flower": flower, "mushroom": mushroom}
+def cactus(canvas: Canvas) -> None:
+    canvas.polygon([(26, 76), (74, 76), (68, 97), (32, 97)], CLAY)
+    canvas.rectangle(22, 71, 78, 80, CLAY, radius=2)
+    canvas.rectangle(34, 4, 66, 72, canvas.color, radius=16)
+    for side in (-1, 1):
+        top = 26 if side < 0 else 16
+        canvas.line([(50 + 24 * side, 52 + top - 26), (50 + 38 * side, 52 + top - 26)], 15, canvas.color)
+        canvas.line([(50 + 38 * side, 52 + top - 26), (50 + 38 * side, top + 2)], 15, canvas.color)
+        canvas.line([(50 + 18 * side, 52 + top - 26), (50 + 24 * side, 52 + top - 26)], 15, canvas.color)
+    for x in (42, 50, 58):
+        canvas.line([(x, 16), (x, 66)], 1.8, canvas.tint)
+    for x, y in ((46, 24), (54, 36), (46, 48), (54, 60), (12, 34), (88, 26)):
+        canvas.line([(x - 3, y - 2), (x + 3, y + 2)], 1.8, WHITE)
+        canvas.line([(x + 3, y - 2), (x - 3, y + 2)], 1.8, WHITE)
+
+
+PLANTS = {"tree": tree, "flower": flower, "mushroom": mushroom, "cactus": cactus}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from unimodal.world.drawings.canvas import INK, WHITE, Canvas
+from unimodal.world.drawings.canvas import BARK, INK, WHITE, Canvas
 
 
 def star(canvas: Canvas) -> None:
@@ -34,4 +34,19 @@ def kite(canvas: Canvas) -> None:
     canvas.polygon([(60, 80), (60, 96), (78, 82), (78, 98)], canvas.color)
 
 
-SHAPES = {"star": star, "ball": ball, "kite": kite}
+def heart(canvas: Canvas) -> None:
+    outline = [(50, 24), (62, 9), (82, 9), (96, 26), (92, 48), (74, 72)]
+    canvas.blob([*outline, (50, 94), *[(100 - x, y) for x, y in outline[:0:-1]]], canvas.color)
+    canvas.blob([(15, 32), (22, 20), (32, 17), (26, 28), (20, 42)], WHITE)
+
+
+def umbrella(canvas: Canvas) -> None:
+    canvas.line([(50, 5), (50, 84)], 4.5, BARK)
+    canvas.curve([(50, 82), (52, 93), (61, 95), (67, 86)], 4.5, BARK)
+    canvas.pie(50, 58, 47, 180, 360, canvas.color, height=49)
+    canvas.pie(50, 58, 17, 180, 360, canvas.tint, height=49)
+    for x, radius in ((18.5, 14.5), (50, 17), (81.5, 14.5)):
+        canvas.pie(x, 58, radius, 0, 180, canvas.tint if x == 50 else canvas.color, height=6)
+
+
+SHAPES = {"star": star, "ball": ball, "kite": kite, "heart": heart, "umbrella": umbrella}
