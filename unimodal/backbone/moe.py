@@ -142,11 +142,10 @@ def grouped_matmul(rows: Tensor, matrices: Tensor, stops: Tensor) -> Tensor:
 
 
 def _has_grouped_kernel(rows: Tensor, matrices: Tensor) -> bool:
-    if rows.device.type == "cpu":
-        return rows.dtype in (torch.float32, torch.bfloat16)
-    # The CUDA kernel reads 16 bytes at a time.
-    aligned = matrices.shape[1] % 8 == 0 and matrices.shape[2] % 8 == 0
-    return rows.device.type == "cuda" and rows.dtype == torch.bfloat16 and aligned
+    if any(width * rows.element_size() % 16 for width in matrices.shape[1:]):  # it reads 16 bytes at a time
+        return False
+    supported = {"cpu": (torch.float32, torch.bfloat16), "cuda": (torch.bfloat16,)}
+    return rows.dtype in supported.get(rows.device.type, ())
 
 
 class _Regroup(torch.autograd.Function):
