@@ -22,6 +22,7 @@ _COARSE, _FINE = 4, 2
 _FINALISTS = 16
 _MINIMUM_SCORE = 0.4  # share of the differing pixels' energy that a thing has to explain
 _MINIMUM_CONTRAST = 0.015  # mean squared difference (three channels summed) where a thing may be
+_USUAL_CONTRAST = 0.2  # the same, of a thing on its background
 _LARGEST_OVERLAP = 0.3  # of the smaller box
 _LARGEST_TINT = 0.12  # a picture's overall shift of colour that is corrected
 _GRID_SLACK = 6  # pixels a thing may stand outside its cell's jitter
@@ -36,9 +37,11 @@ class _Found(NamedTuple):
 
 
 class SceneReader:
-    """Reads pictures of one level."""
+    """Reads pictures of one level. Raises `ValueError` if its pictures cannot be halved twice."""
 
     def __init__(self, level: Level) -> None:
+        if level.picture_size % _COARSE:
+            raise ValueError(f"level.picture_size is {level.picture_size}; allowed: multiples of {_COARSE}")
         self.level = level
         words = level.words[:1] or (None,)
         self._coarse = [Templates(labels, _COARSE) for labels in _labels(level, words)]
@@ -52,7 +55,11 @@ class SceneReader:
         return self.read_with_scores(image)[0]
 
     def read_with_scores(self, image: Image.Image) -> tuple[Scene, tuple[float, ...]]:
-        """The scene and, per thing, the share in [0, 1] of the picture's difference that the thing explains."""
+        """The scene and, per thing, how well it matches.
+
+        The match, in [0, 1], is the share that the thing explains of the difference between picture and background
+        around it; what matches less than `_MINIMUM_SCORE` is left out.
+        """
         size = (self.level.picture_size,) * 2
         image = image.convert("RGB") if image.size == size else image.convert("RGB").resize(size, Image.Resampling.BOX)
         pixels = np.asarray(image, np.float32) / 255
@@ -174,12 +181,15 @@ class SceneReader:
 
 
 def _explained(thing: _Found, picture: Array, canvas: Array) -> tuple[float, Array]:
-    """The share of the squared difference around the thing that pasting it removes, and the canvas with it."""
+    """The share of the squared difference around the thing that pasting it removes, and the canvas with it.
+
+    A difference above `_USUAL_CONTRAST` counts as that much: what is left must be small in itself, too, or else
+    anything dark on white would pass for anything else that is dark.
+    """
     bank, index = thing.template
     pasted, region = bank.paste(canvas, index, thing.position)
-    before = (region[..., None] * (picture - canvas) ** 2).sum()
-    after = (region[..., None] * (picture - pasted) ** 2).sum()
-    return float(np.clip(1 - after / max(before, 1e-6), 0, 1)), pasted
+    before, after = ((region[..., None] * (picture - c) ** 2).sum() / region.sum() for c in (canvas, pasted))
+    return float(np.clip(1 - after / np.clip(before, 1e-6, _USUAL_CONTRAST), 0, 1)), pasted
 
 
 def _labels(level: Level, words: tuple[str | None, ...]) -> Iterator[list[Label]]:

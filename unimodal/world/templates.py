@@ -30,6 +30,8 @@ _SHARES = (0.8, 1.0)
 
 _SHARES = (0.8, 1.0)
 
+_SHARES = (0.8, 1.0)
+
 
 class Label(NamedTuple):
     """What a template shows; `pixels` is the side of its box."""
