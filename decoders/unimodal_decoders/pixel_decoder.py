@@ -12,9 +12,9 @@ from diffusers.models.transformers.transformer_z_image import ZImageTransformer2
 from torch import Tensor
 
 from unimodal_decoders import flow
-from unimodal_decoders.autoencoder import decode_latents, load_autoencoder
+from unimodal_decoders.autoencoder import decode_latents, load_autoencoder, save_autoencoder
 from unimodal_decoders.conditioner import Conditioner, PositionCue
-from unimodal_decoders.transformer import load_transformer, velocity
+from unimodal_decoders.transformer import load_transformer, save_transformer, velocity
 from unimodal_decoders.weight_files import read_config
 
 Variant = Literal["turbo", "normal"]
@@ -80,6 +80,18 @@ class PixelDecoder:
             self._transformers[decoder] = load_transformer(path, self.device, self.autoencoder.dtype)
             self._cues[decoder] = PositionCue.from_config(read_config(path))
         return self._transformers[decoder]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes conditioner, autoencoder and the transformers that there are, in the published layout."""
+        folder = Path(folder)
+        self.conditioner.save_pretrained(folder / "image_tokenizer")
+        save_autoencoder(self.autoencoder, folder / "vae")
+        for decoder, name in FOLDERS.items():
+            was_loaded = decoder in self._transformers
+            if was_loaded or (self.folder is not None and (self.folder / name).is_dir()):
+                save_transformer(self.transformer(decoder), folder / name, self._cues.get(decoder))
+            if not was_loaded:
+                self.release(decoder)
 
     def release(self, decoder: Variant) -> None:
         """Forgets a loaded transformer, to free its memory; it is read again when needed."""
