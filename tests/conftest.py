@@ -25,7 +25,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def golden(request: pytest.FixtureRequest) -> Path:
     """The folder of reference checkpoints."""
-    return request.config.getoption("--golden")
+    folder = request.config.getoption("--golden")
+    assert isinstance(folder, Path)
+    return folder
 
 
 @pytest.fixture

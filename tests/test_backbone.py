@@ -307,8 +307,8 @@ def test_a_constant_bias_changes_nothing(generator: torch.Generator) -> None:
 
 
 def test_routing_stays_in_float32_in_a_bfloat16_model(generator: torch.Generator) -> None:
-    model = build().to(torch.bfloat16)
-    router = model.routers()[0]
+    model = build()
+    router = model.routers()[0].to(torch.bfloat16)
     token = torch.randn(5, 40, generator=generator).to(torch.bfloat16)
     chosen, weights = router(token)
     reference = Router(model.config)
@@ -375,7 +375,7 @@ def test_fields_of_sibling_files_are_kept() -> None:
 )
 def test_impossible_sizes_are_refused(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):
-        build(**{field: value})
+        build(0, **{field: value})
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ KINDS = ("text", "image_tokenizer", "decoder", "tasks")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    root: Path = metafunc.config.getoption("--golden")
-    if not root.is_dir():
+    root = metafunc.config.getoption("--golden")
+    if not isinstance(root, Path) or not root.is_dir():
         raise pytest.UsageError(f"--golden: no folder {root}")
     folders = sorted(path for path in root.iterdir() if path.is_dir())
     found = [

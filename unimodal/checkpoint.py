@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from unimodal.backbone import BackboneConfig, MaskedDiffusionTransformer, hub_keys
 from unimodal_configs.atomic import replacing
@@ -70,7 +70,7 @@ def resolve(
     if name in embedded_names():
         return Path(str(files("unimodal") / "assets" / name))
     folder = Path(name_or_path).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         return folder
     if isinstance(name_or_path, Path) or not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         raise ValueError(
@@ -131,7 +131,7 @@ def load_backbone(
         model = MaskedDiffusionTransformer(config)
     shards = _shards(folder)
     _check_complete(model, shards)
-    model = model.to(dtype)
+    nn.Module.to(model, dtype)
     for router in model.routers():
         router.expert_bias = router.expert_bias.float()
     model = model.to_empty(device=device)
