@@ -25,7 +25,7 @@ _MINIMUM_CONTRAST = 0.015  # mean squared difference (three channels summed) whe
 _USUAL_CONTRAST = 0.2  # the same, of a thing on its background
 _LARGEST_OVERLAP = 0.3  # of the smaller box
 _LARGEST_TINT = 0.12  # a picture's overall shift of colour that is corrected
-_GRID_SLACK = 6  # pixels a thing may stand outside its cell's jitter
+_SLACK = 6  # pixels a thing may stand further out than its placement allows
 
 
 class _Found(NamedTuple):
@@ -60,7 +60,7 @@ class SceneReader:
         The match, in [0, 1], is the share that the thing explains of the difference between picture and background
         around it; what matches less than `_MINIMUM_SCORE` is left out.
         """
-        size = (self.level.picture_size,) * 2
+        size = (self.level.picture_size, self.level.picture_size)
         image = image.convert("RGB") if image.size == size else image.convert("RGB").resize(size, Image.Resampling.BOX)
         pixels = np.asarray(image, np.float32) / 255
         background, coarse, fine = self._match_background(pixels)
@@ -108,11 +108,11 @@ class SceneReader:
         placement = self.level.placement
         if isinstance(placement, GridPlacement):
             cells = placement.first + placement.pitch * np.arange(3)
-            axis = (np.abs(centers[:, None] - cells) <= placement.jitter + _GRID_SLACK).any(1)
+            axis = (np.abs(centers[:, None] - cells) <= placement.jitter + _SLACK).any(1)
         else:
-            edge = bank.labels[0].pixels / 2 - _GRID_SLACK
+            edge = bank.labels[0].pixels / 2 - _SLACK
             axis = (centers >= edge) & (centers <= self.level.picture_size - edge)
-        return axis[:, None] & axis
+        return np.logical_and.outer(axis, axis)
 
     def _close(self, allowed: list[Array], found: _Found) -> None:
         """Forbids centres whose box would overlap the thing's box."""
@@ -152,7 +152,7 @@ class SceneReader:
             positions = position * (_COARSE // _FINE) + offsets
             positions = positions[((positions >= 0) & (positions < fields.shape[1])).all(1)]
             gains = bank.gains(fields, positions, same)
-            row, column = np.unravel_index(gains.argmax(), gains.shape)
+            row, column = (int(i) for i in np.unravel_index(gains.argmax(), gains.shape))
             if gains[row, column] <= best_gain:
                 continue
             best_gain = float(gains[row, column])

@@ -72,7 +72,7 @@ class Templates:
     def region(self) -> Array:
         """(labels, window, window): the pixels of the drawing and two around them, 0 or 1."""
         inside = np.pad(self.opacity, ((0, 0), (1, 1), (1, 1))) > 0.02
-        return sliding_window_view(inside, (3, 3), axis=(1, 2)).any(axis=(-1, -2)).astype(np.float32)
+        return np.any(sliding_window_view(inside, (3, 3), axis=(1, 2)), axis=(-1, -2)).astype(np.float32)
 
     @cached_property
     def fields(self) -> tuple[Array, Array]:

@@ -49,7 +49,7 @@ class Canvas:
         self.tint = mix(color, WHITE, 0.35)
         self.text = text
         self._scale = pixels * _OVERSAMPLING / 100
-        self._image = Image.new("RGBA", (pixels * _OVERSAMPLING,) * 2, (*color, 0))
+        self._image = Image.new("RGBA", (pixels * _OVERSAMPLING, pixels * _OVERSAMPLING), (*color, 0))
         self._draw = ImageDraw.Draw(self._image)
 
     def _points(self, points: Sequence[Point]) -> list[Point]:
@@ -105,7 +105,7 @@ class Canvas:
             # Where a blurred half plane falls to Φ(−1.5), it has grown by 1.5 standard deviations, round at corners.
             alpha = image.getchannel("A")
             width = max(_OUTLINE * self._scale, _OVERSAMPLING)
-            grown = alpha.filter(ImageFilter.GaussianBlur(width / 1.5)).point(lambda value: 255 * (value >= 17))
+            grown = alpha.filter(ImageFilter.GaussianBlur(width / 1.5)).point([255 * (v >= 17) for v in range(256)])
             image = Image.composite(image, Image.new("RGBA", image.size, (*INK, 255)), alpha)
             image.putalpha(grown)
         return image.reduce(_OVERSAMPLING)
