@@ -328,7 +328,7 @@ def test_logits_of_a_range_are_those_of_the_whole_vocabulary(model):
     class Whole:
         new_cache = model.new_cache
 
-        def __call__(self, tokens, vocab_range=None, **settings):
+        def __call__(self, tokens, vocab_range=(0, SIZE), **settings):
             output = model(tokens, **settings)
             return SimpleNamespace(logits=output.logits[..., slice(*vocab_range)])
 

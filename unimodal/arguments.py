@@ -1,4 +1,4 @@
-"""Reads what users pass: texts, pictures, generators, devices. Whatever cannot be used is a ValueError that names the
+"""Reads what users pass: texts, pictures, generators. Whatever cannot be used is a ValueError that names the
 argument.
 """
 
@@ -12,39 +12,6 @@ from unimodal.picture_input import Picture, read_pictures
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 Pictures = Picture | Sequence[Picture]
-
-
-def pick_device(device: torch.device | str | None = None) -> torch.device:
-    """The device asked for, or the best there is: CUDA, Apple's, the CPU.
-
-    Raises:
-        ValueError: no such device, or it is not there.
-    """
-    if device is None:
-        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device(kind)
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device: {str(device)!r} cannot be used here ({str(error).splitlines()[0]})") from error
-    return place
-
-
-def pick_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
-    """The dtype asked for, by itself or by name; without one bfloat16 on CUDA, float32 elsewhere.
-
-    Raises:
-        ValueError: not a floating-point dtype of torch.
-    """
-    if dtype is None:
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    named = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
-    allowed = torch.float32, torch.bfloat16, torch.float16, torch.float64
-    if named not in allowed:
-        names = ", ".join(str(kind).removeprefix("torch.") for kind in allowed)
-        raise ValueError(f"dtype: got {dtype!r}, allowed are {names}")
-    return named
 
 
 def read_texts(name: str, value: str | Sequence[str]) -> list[str]:

@@ -4,137 +4,38 @@ The jobs are thin: read the arguments, build the prompt, let the writer write, d
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from unimodal import checkpoint
 from unimodal.arguments import (
     Generators,
     Pictures,
-    pick_device,
-    pick_dtype,
     read_generators,
     read_groups,
     read_texts,
     repeated,
 )
-from unimodal.backbone import MaskedDiffusionTransformer
-from unimodal.components import read_patch_size, read_vocab
+from unimodal.components import Components
 from unimodal.diffusion.guidance import edit_guidance, prompt_guidance
 from unimodal.picture_input import PictureSizes, read_pictures
 from unimodal.progress import Progress, StepCallback
 from unimodal.results import EditOutput, GenerateOutput, InterleaveOutput, Stats, UnderstandOutput
 from unimodal.sequence import SequenceBuilder
-from unimodal.settings import DecoderSettings, Settings
-from unimodal.vocab import UnifiedVocab
+from unimodal.settings import DecoderSettings
 from unimodal.writer import Interleaver, Writer
-from unimodal_decoders.pixel_decoder import PixelDecoder
 from unimodal_tokenizers.images import to_images, to_pixels
-from unimodal_tokenizers.siglip_vq import ImageTokenizer
-from unimodal_tokenizers.text import TextTokenizer
 
 
-class Pipeline:
-    """One checkpoint, loaded. Its parts are attributes and can be exchanged.
+class Pipeline(Components):
+    """One checkpoint, loaded, and what it can do; its parts are those of `Components`."""
 
-    Args:
-        backbone: the transformer over text and codes.
-        text_tokenizer, vocab: text to ids, and the ids of everything else.
-        image_tokenizer, decoder: pictures to codes and back. Where they are not given they are read from `folder`
-            when they are first needed.
-        settings: how each job is sampled unless a call says otherwise.
-    """
-
-    def __init__(
-        self,
-        *,
-        backbone: MaskedDiffusionTransformer,
-        text_tokenizer: TextTokenizer,
-        vocab: UnifiedVocab,
-        image_tokenizer: ImageTokenizer | None = None,
-        decoder: PixelDecoder | None = None,
-        settings: Settings | None = None,
-        folder: str | Path | None = None,
-    ):
-        self.backbone = backbone
-        self.text_tokenizer = text_tokenizer
-        self.vocab = vocab
-        self.settings = settings or Settings.published()
-        self.folder = None if folder is None else Path(folder)
-        self._image_tokenizer = image_tokenizer
-        self._decoder = decoder
-        self._bar_options: dict[str, Any] = {}
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | Path,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | str | None = None,
-        torch_dtype: torch.dtype | str | None = None,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-    ) -> Self:
-        """Loads an embedded checkpoint by name, a folder, or a repository `owner/name` of the Hugging Face hub.
-
-        Args:
-            device: None takes the GPU if there is one.
-            dtype: a torch dtype or its name; None is bfloat16 on a CUDA device and float32 elsewhere.
-            torch_dtype: another name for `dtype`.
-            revision, token, local_files_only: for the hub.
-
-        Raises:
-            ValueError: an unknown name, device or dtype; files that are missing, truncated or do not fit.
-        """
-        place = pick_device(device)
-        precision = pick_dtype(torch_dtype if dtype is None else dtype, place)
-        folder = checkpoint.resolve(name_or_path, revision=revision, token=token, local_files_only=local_files_only)
-        backbone = checkpoint.load_backbone(folder, device=place, dtype=precision)
-        text_tokenizer = TextTokenizer.from_pretrained(folder)
-        return cls(
-            backbone=backbone,
-            text_tokenizer=text_tokenizer,
-            vocab=read_vocab(folder, backbone.config, text_tokenizer),
-            settings=Settings.of_checkpoint(folder),
-            folder=folder,
-        )
-
-    @property
-    def device(self) -> torch.device:
-        return self.backbone.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.backbone.dtype
-
-    @property
-    def image_tokenizer(self) -> ImageTokenizer:
-        if self._image_tokenizer is None:
-            self._image_tokenizer = ImageTokenizer.from_pretrained(
-                self._part("image_tokenizer"), device=self.device, dtype=self.dtype
-            )
-        return self._image_tokenizer
-
-    @image_tokenizer.setter
-    def image_tokenizer(self, value: ImageTokenizer) -> None:
-        self._image_tokenizer = value
-
-    @property
-    def decoder(self) -> PixelDecoder:
-        if self._decoder is None:
-            self._decoder = PixelDecoder.from_pretrained(self._part(""), device=self.device, dtype=self.dtype)
-        return self._decoder
-
-    @decoder.setter
-    def decoder(self, value: PixelDecoder) -> None:
-        self._decoder = value
+    _bar_options: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def sequences(self) -> SequenceBuilder:
@@ -146,9 +47,7 @@ class Pipeline:
 
     @property
     def sizes(self) -> PictureSizes:
-        loaded = self._image_tokenizer
-        patch_size = read_patch_size(self._part("")) if loaded is None else loaded.patch_size
-        return PictureSizes(self.settings.images, patch_size, self.vocab.size_ids)
+        return PictureSizes(self.settings.images, self.patch_size, self.vocab.size_ids)
 
     def set_progress_bar_config(self, **options: Any) -> None:
         """Options of the tqdm bars; `disable=True` shows none."""
@@ -408,7 +307,9 @@ class Pipeline:
             max_images=max_images,
         )
         drawing = self._drawing(decoder, decoder_steps)
-        [text] = read_texts("prompt", prompt if isinstance(prompt, str) else "")
+        texts = read_texts("prompt", prompt)
+        if len(texts) > 1:
+            raise ValueError(f"prompt: got {len(texts)} texts, an interleaved answer has one")
         references = read_pictures(images)
         [source] = read_generators(generator, 1)
         stats = Stats()
@@ -417,7 +318,7 @@ class Pipeline:
         drawn: list[Tensor] = []
         with self._progress(callback_on_step_end) as progress:
             answer = Interleaver(
-                self.writer, text, grids, settings, generator=source, stats=stats, watch=progress.writing
+                self.writer, texts[0], grids, settings, generator=source, stats=stats, watch=progress.writing
             )
             for segment in answer:
                 if isinstance(segment, str):
@@ -426,18 +327,6 @@ class Pipeline:
                     drawn.append(segment)
                     segments += self._draw([segment], drawing, [source], stats, progress)
         return InterleaveOutput(segments=segments, codes=drawn, finish_reason=answer.finish_reason, stats=stats)
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes the whole checkpoint in the published layout, each file under a temporary name first."""
-        checkpoint.save_pipeline(self, folder)
-
-    def _part(self, name: str) -> Path:
-        if self.folder is None:
-            raise ValueError(f"folder: this pipeline was made from parts and has no {name or 'decoder'}")
-        path = self.folder / name
-        if not path.is_dir():
-            raise ValueError(f"the checkpoint {self.folder} has no folder {name!r}")
-        return path
 
     def _progress(self, callback: StepCallback | None) -> Progress:
         return Progress(self, self.vocab, callback, self._bar_options)
@@ -479,3 +368,13 @@ class Pipeline:
             images |= dict(zip(places, to_images(pixels), strict=True))
         stats.add_seconds("decode", time.perf_counter() - started)
         return [images[place] for place in range(len(codes))]
+
+
+def load(
+    name_or_path: str | Path,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+    **hub: Any,
+) -> Pipeline:
+    """Short for `Pipeline.from_pretrained`; `hub` are its other arguments."""
+    return Pipeline.from_pretrained(name_or_path, device=device, dtype=dtype, **hub)

@@ -69,9 +69,9 @@ class CachedDenoiser:
         self._cache: PrefixCache | None = None
 
     def logits(self, canvas: Canvas, block: int) -> Tensor:
-        if self._cache is None:
-            self._cache = self._model.new_cache(capacity=canvas.tokens.shape[1])
-        start = self._cache.length
+        cache = self._cache or self._model.new_cache(capacity=canvas.tokens.shape[1])
+        self._cache = cache
+        start = cache.length
         columns = canvas.columns(block)
         final = columns.start > start
         self.forwards += 1
@@ -80,14 +80,14 @@ class CachedDenoiser:
             canvas.tokens[:, start : columns.stop],
             position_ids=canvas.positions(start, columns.stop),
             attention_mask=canvas.visible(start, columns.stop),
-            cache=self._cache,
+            cache=cache,
             update_cache=final,
             logits_for=slice(columns.start - start, columns.stop - start),
             vocab_range=self._vocab_range,
         )
         if final:
             # The block in work is not final: its part of what was stored goes again.
-            self._cache.truncate(columns.start)
+            cache.truncate(columns.start)
         return output.logits
 
     def keep(self, rows: Tensor) -> None:
