@@ -18,7 +18,7 @@ from unimodal_decoders.losses import (
     training_features,
     training_times,
 )
-from unimodal_decoders.transformer import build_transformer, velocity
+from unimodal_decoders.transformer import build_transformer, final_layer, velocity
 
 MEAN, DEVIATION = 0.7, 0.4
 DECODER = {
@@ -135,7 +135,7 @@ def student() -> TwoHeadTransformer:
 
 def test_both_heads_learn_and_either_is_exported(student: TwoHeadTransformer) -> None:
     with torch.no_grad():
-        student.flow_map_head.linear.weight.mul_(2)
+        student.flow_map_head.get_parameter("linear.weight").mul_(2)
     generator = torch.Generator().manual_seed(0)
     data, noise = torch.randn(2, 2, 16, 4, 4, generator=generator)
     times, features = torch.tensor([0.2, 0.8]), torch.randn(2, 16, 10, generator=generator)
@@ -157,8 +157,8 @@ def test_both_heads_learn_and_either_is_exported(student: TwoHeadTransformer) ->
 def test_flow_matching_of_a_zero_output_is_the_mean_square_velocity() -> None:
     transformer, conditioner = build_transformer(DECODER), build_conditioner({"vocab_size": 9, "inner_dim": 10})
     with torch.no_grad():
-        for weight in transformer.all_final_layer["2-1"].linear.parameters():
-            weight.zero_()
+        for name in ("weight", "bias"):
+            final_layer(transformer).get_parameter(f"linear.{name}").zero_()
     latents, codes = torch.full((3, 16, 4, 8), 2.0), torch.zeros(3, 1, 2, dtype=torch.long)
     loss = flow_matching_loss(transformer, conditioner, latents, codes, torch.Generator().manual_seed(0))
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
