@@ -1,1 +1,1 @@
-"""Block diffusion: the `objective` that trains, and the `sampler` with its parts; text and pictures are unknown here."""
+"""Block diffusion: the `objective` that trains, the `sampler` and its parts; text and pictures are unknown here."""
