@@ -107,6 +107,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropo
     if query.requires_grad and query.device.type == "cpu" and not dropout:
         return _attend_in_two_products(query, key, value, mask)
     grouped = query.shape[1] != key.shape[1]
+    if grouped and mask is not None and query.device.type == "cuda":
+        # No fused kernel there takes both a mask and shared key heads.
+        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
+        grouped = False
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, enable_gqa=grouped)
 
 
