@@ -154,8 +154,13 @@ def _accumulate(accelerator: Accelerator, stage: Stage, forward: Any, step: int)
     return outputs, float(accelerator.reduce(total, reduction="sum"))
 
 
-def _to(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+def _to(value: Any, device: torch.device) -> Any:
+    """Tensors inside dictionaries and lists, moved to the device."""
+    if isinstance(value, dict):
+        return {name: _to(part, device) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_to(part, device) for part in value]
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def _evaluate(accelerator: Accelerator, stage: Stage, module: nn.Module, output: Path, step: int) -> dict[str, float]:

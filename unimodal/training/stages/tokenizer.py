@@ -9,7 +9,7 @@ patches of things weighted above the background.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -49,18 +49,20 @@ class TokenizerLossWeights(Strict):
 
 
 class TokenizerRecipe(Recipe):
-    """`picture_size`: side of the tokenised picture in pixels. `continuous_fraction` of the run is not quantised;
-    dead codes are revived every `revive_every` steps until `revive_until` of the run. `thing_weight` multiplies patches
-    that things cover."""
+    """`picture_size`: side of the tokenised picture in pixels. `codebook_starts`: the shares of the run at which the
+    codebook starts from k-means; before the first, features are not quantised, and a later one gives codes to what
+    features have learned to tell apart since. Dead codes are revived every `revive_every` steps until `revive_until` of
+    the run. `thing_weight` multiplies patches that things cover; k-means sees `kmeans_background` of the others."""
 
     picture_size: int = Field(gt=0)
-    continuous_fraction: float = Field(gt=0, lt=1)
+    codebook_starts: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(min_length=1)
     codebook_decay: float = Field(gt=0, lt=1)
     revive_below: float = Field(gt=0, lt=1)
     revive_every: int = Field(gt=0)
     revive_until: float = Field(gt=0, le=1)
     kmeans_batches: int = Field(gt=0)
     kmeans_iterations: int = Field(default=10, gt=0)
+    kmeans_background: float = Field(default=0.05, gt=0, le=1)
     thing_weight: float = Field(gt=0)
     caption_length: int = Field(default=64, gt=0)
     embedding_width: int = Field(default=128, gt=0)
@@ -141,10 +143,10 @@ class TokenizerStage(Stage):
         return self._collate([sample_picture(self.level, sample_random(self.recipe.seed, step, i)) for i in indices])
 
     def before_step(self, step: int, module: nn.Module) -> None:
-        start = round(self.recipe.continuous_fraction * self.recipe.steps)
-        self.module.quantizing = step >= start
-        if step == start:
-            self._start_codebook(step)
+        starts = [round(share * self.recipe.steps) for share in self.recipe.codebook_starts]
+        self.module.quantizing = step >= min(starts)
+        if step in starts:
+            self._start_codebook()
 
     def after_step(self, step: int, module: nn.Module, outputs: list[StepOutput], accelerator: Accelerator) -> None:
         recipe, codebook, statistics = self.recipe, self.module.tokenizer.codebook, self.module.statistics
@@ -192,14 +194,15 @@ class TokenizerStage(Stage):
         assert isinstance(module, TokenizerModule)
         module.tokenizer.save_pretrained(self.checkpoint / "image_tokenizer")
 
-    def _start_codebook(self, step: int) -> None:
+    def _start_codebook(self) -> None:
         vectors = []
         with torch.no_grad():
             for draw in range(self.recipe.kmeans_batches):
                 batch = self.batch(-1 - draw, range(self.recipe.batch_size))
                 unit = self.module.read(batch["pixels"].to(self.module.logit_scale.device))[0].unit
                 # Things decide what codes are for: background patches enter at the rate that balances both.
-                keep = (batch["kind"] > 0) | (torch.rand(batch["kind"].shape, generator=torch.Generator().manual_seed(draw)) < 0.15)
+                chance = torch.rand(batch["kind"].shape, generator=torch.Generator().manual_seed(draw))
+                keep = (batch["kind"] > 0) | (chance < self.recipe.kmeans_background)
                 vectors.append(unit[keep.to(unit.device)])
         generator = torch.Generator().manual_seed(self.recipe.seed)
         self.module.statistics.start(self.module.tokenizer.codebook, torch.cat(vectors), self.recipe.kmeans_iterations, generator)

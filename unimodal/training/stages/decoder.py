@@ -1,0 +1,192 @@
+"""The pixel decoder: the flow transformer and its conditioner from codes, then the few-step one distilled from it.
+
+`decoder` trains the velocity by flow matching on latents of the autoencoder. `distill` starts from it, learns velocity and
+flow map with two heads against the guided velocity, and exports the flow map as `decoder-turbo`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import unimodal_configs
+from pydantic import Field
+from torch import Tensor, nn
+from unimodal_decoders.autoencoder import encode_latents, load_autoencoder
+from unimodal_decoders.conditioner import Conditioner, PositionCue, build_conditioner
+from unimodal_decoders.distillation import TwoHeadTransformer, distillation_loss
+from unimodal_decoders.flow import guided
+from unimodal_decoders.losses import blend, condition_gap, resolution_multiplier, training_times
+from unimodal_decoders.pixel_decoder import PixelDecoder
+from unimodal_decoders.transformer import build_transformer, initialise_gates, load_transformer, save_transformer, velocity
+from unimodal_tokenizers.siglip_vq import ImageTokenizer
+
+from unimodal.training.loop import Stage, StepOutput
+from unimodal.training.pictures import sample_picture, sample_random, save_rows, to_tensor
+from unimodal.training.recipe import Recipe
+from unimodal.training.stages.autoencoder import psnr
+from unimodal.training.stages.tokenizer import patch_labels
+from unimodal.world.scene import load_level
+
+
+class DecoderRecipe(Recipe):
+    """`pool`: pictures whose latents and codes are computed once and then used again. `thing_weight` multiplies the loss
+    where things are; it moves effort, not the optimum. `gate_start`: head start of the modulation gates."""
+
+    picture_size: int = Field(gt=0)
+    pool: int = Field(gt=0)
+    drop_probability: float = Field(ge=0, lt=1)
+    thing_weight: float = Field(gt=0)
+    gate_start: float = 0.0
+    evaluation_pictures: int = Field(default=16, gt=0)
+
+
+class DistillRecipe(DecoderRecipe):
+    """`guidance_scale` of the teacher, in the decoder's convention (0 = none); `head` is what the turbo decoder keeps."""
+
+    guidance_scale: float = Field(ge=0)
+    head: Literal["flow_map", "velocity"] = "flow_map"
+    flow_map_weight: float = Field(default=1.0, ge=0)
+
+
+class DecoderModule(nn.Module):
+    def __init__(self, transformer: Any, conditioner: Conditioner):
+        super().__init__()
+        self.transformer, self.conditioner = transformer, conditioner
+
+    def forward(self, batch: dict[str, Any]) -> StepOutput:
+        data, noise, times = batch["latents"], batch["noise"], batch["times"]
+        features = self.features(batch)
+        predicted = velocity(self.transformer, blend(noise, data, times), times, features)
+        error = (predicted.float() - (data - noise)).square().mean(dim=1)
+        loss = (error * batch["importance"]).mean(dim=(1, 2)).sum()
+        return StepOutput(loss, {"plain": error.detach().mean()})
+
+    def features(self, batch: dict[str, Any]) -> Tensor:
+        features = self.conditioner(batch["codes"], resolution_multiplier(batch["codes"], batch["latents"]))
+        return features * batch["kept"].to(features)[:, None, None]
+
+
+class DecoderStage(Stage):
+    recipe: DecoderRecipe
+    module: Any
+
+    def __init__(self, recipe: DecoderRecipe, checkpoint: Path):
+        self.recipe, self.checkpoint = recipe, checkpoint
+        self.level = load_level(recipe.level)
+        self.tokenizer = ImageTokenizer.from_pretrained(checkpoint / "image_tokenizer")
+        self.autoencoder = load_autoencoder(checkpoint / "vae", dtype=torch.float32)
+        self.configuration = unimodal_configs.read("models", recipe.model)
+        self.cue = PositionCue.from_config(self.configuration["decoder"])
+        self._pool: dict[tuple[str, int], tuple[Tensor, Tensor, Tensor]] = {}
+        torch.manual_seed(recipe.seed)
+        self.module = self._build()
+
+    def _build(self) -> nn.Module:
+        transformer = build_transformer(self.configuration["decoder"])
+        initialise_gates(transformer, self.recipe.gate_start)
+        return DecoderModule(transformer, build_conditioner(self.configuration["conditioner"], self.cue))
+
+    def batch(self, step: int, indices: range) -> dict[str, Any]:
+        first = step * self.recipe.batch_size
+        pool = [self._sample("train", (first + index) % self.recipe.pool) for index in indices]
+        generators = [torch.Generator().manual_seed(sample_random(self.recipe.seed, step, i).getrandbits(63)) for i in indices]
+        codes, latents, importance = (torch.stack(parts) for parts in zip(*pool, strict=True))
+        patch = self.configuration["decoder"]["all_patch_size"][0]
+        return {
+            "codes": codes,
+            "latents": latents,
+            "importance": importance,
+            "noise": torch.stack([torch.randn(latents[0].shape, generator=g) for g in generators]),
+            "times": torch.cat([training_times(latents[:1], patch, g) for g in generators]),
+            "kept": torch.cat([torch.rand(1, generator=g) >= self.recipe.drop_probability for g in generators]),
+            "weight": torch.tensor(float(len(indices))),
+        }
+
+    def evaluate(self, module: nn.Module, samples: Path, step: int) -> dict[str, float]:
+        """Losses with true, shuffled, other and no codes, and the quality of decoded held-out pictures."""
+        conditioner, transformer = self._parts(module)
+        device = next(module.parameters()).device
+        drawn = [self._sample("test", index) for index in range(self.recipe.evaluation_pictures)]
+        codes, latents, _ = (torch.stack(parts).to(device) for parts in zip(*drawn, strict=True))
+        pixels = self._pictures("test", range(len(drawn))).to(device)
+        gaps = condition_gap(transformer, conditioner, latents, codes, torch.Generator().manual_seed(self.recipe.seed))
+        self.export(module)
+        decoder = PixelDecoder.from_pretrained(self.checkpoint, device, torch.float32)
+        name = "turbo" if isinstance(self.recipe, DistillRecipe) else "normal"
+        with torch.autocast(device.type, enabled=False):
+            decoded = decoder.decode(codes, decoder=name, generator=torch.Generator().manual_seed(0))
+        save_rows(str(samples / f"{step:06d}.png"), [pixels[:8], decoded[:8]])
+        return {f"gap.{k}": v for k, v in gaps.items()} | {"psnr": float(psnr(decoded.float(), pixels))}
+
+    def export(self, module: nn.Module) -> None:
+        conditioner, transformer = self._parts(module)
+        conditioner.save_pretrained(self.checkpoint / "image_tokenizer")
+        save_transformer(transformer, self.checkpoint / "decoder", position_cue=self.cue)
+
+    def is_matrix(self, name: str, parameter: Tensor) -> bool:
+        return parameter.ndim == 2 and ("attention" in name or "feed_forward" in name)
+
+    def _parts(self, module: nn.Module) -> tuple[Conditioner, Any]:
+        assert isinstance(module, DecoderModule)
+        return module.conditioner, module.transformer
+
+    def _pictures(self, split: str, indices: range) -> Tensor:
+        return to_tensor([sample_picture(self.level, sample_random(self.recipe.seed, 0, i, f"decoder/{split}"), split)[1] for i in indices])
+
+    @torch.no_grad()
+    def _sample(self, split: str, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes [H, W], latents [C, Y, X] and the loss weight of every latent [Y, X] of one picture of the pool."""
+        if (split, index) not in self._pool:
+            scene, picture = sample_picture(self.level, sample_random(self.recipe.seed, 0, index, f"decoder/{split}"), split)
+            size = (self.recipe.picture_size, self.recipe.picture_size)
+            codes = self.tokenizer.encode(to_tensor([picture.resize(size, 3)]))[0]
+            latents = encode_latents(self.autoencoder, to_tensor([picture]))[0].float()
+            importance = 1 + (self.recipe.thing_weight - 1) * (patch_labels(scene, self.level, latents.shape[-1], 0.05)["kind"] > 0)
+            self._pool[split, index] = codes, latents, importance / importance.mean()
+        return self._pool[split, index]
+
+
+class DistillModule(nn.Module):
+    def __init__(self, student: TwoHeadTransformer, conditioner: Conditioner, teacher: Any, recipe: DistillRecipe):
+        super().__init__()
+        self.student, self.recipe = student, recipe
+        self.conditioner = conditioner.requires_grad_(False)
+        self.teacher = teacher.requires_grad_(False)
+
+    def forward(self, batch: dict[str, Any]) -> StepOutput:
+        codes, latents = batch["codes"], batch["latents"]
+        features = self.conditioner(codes, resolution_multiplier(codes, latents))
+
+        def teach(points: Tensor, times: Tensor) -> Tensor:
+            with_codes = velocity(self.teacher, points, times, features).float()
+            if not self.recipe.guidance_scale:
+                return with_codes
+            without = velocity(self.teacher, points, times, torch.zeros_like(features)).float()
+            return guided(with_codes, without, self.recipe.guidance_scale)
+
+        loss = distillation_loss(lambda x, t: self.student(x, t, features), latents, batch["noise"], batch["times"], teach)
+        total = loss.velocity + self.recipe.flow_map_weight * loss.flow_map
+        return StepOutput(total.sum(), {"velocity": loss.velocity.detach().mean(), "flow_map": loss.flow_map.detach().mean()})
+
+
+class DistillStage(DecoderStage):
+    recipe: DistillRecipe
+
+    def _build(self) -> nn.Module:
+        conditioner = Conditioner.from_pretrained(self.checkpoint / "image_tokenizer").float()
+        conditioner.position_cue = self.cue
+        teacher = load_transformer(self.checkpoint / "decoder", dtype=torch.float32)
+        student = TwoHeadTransformer(load_transformer(self.checkpoint / "decoder", dtype=torch.float32))
+        return DistillModule(student, conditioner, teacher, self.recipe)
+
+    def export(self, module: nn.Module) -> None:
+        save_transformer(self._parts(module)[1], self.checkpoint / "decoder-turbo", position_cue=self.cue)
+
+    def is_matrix(self, name: str, parameter: Tensor) -> bool:
+        return name.startswith("student.") and super().is_matrix(name, parameter)
+
+    def _parts(self, module: nn.Module) -> tuple[Conditioner, Any]:
+        assert isinstance(module, DistillModule)
+        return module.conditioner, module.student.export(self.recipe.head)
