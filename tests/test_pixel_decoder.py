@@ -4,6 +4,7 @@ import copy
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -194,9 +195,20 @@ def test_transformers_are_read_when_used_and_forgotten_when_released(decoder: Pi
         ({"generator": seeds(1, 2)}, "generator"),
     ],
 )
-def test_bad_requests_name_the_argument(decoder: PixelDecoder, options: dict, name: str) -> None:
+def test_bad_requests_name_the_argument(decoder: PixelDecoder, options: dict[str, Any], name: str) -> None:
+    request: dict[str, Any] = {"codes": draw_codes(1, 2, 2)} | options
     with pytest.raises(ValueError, match=name):
-        decoder.decode(**options if "codes" in options else options | {"codes": draw_codes(1, 2, 2)})
+        decoder.decode(**request)
+
+
+@pytest.mark.parametrize("variant", ["turbo", "normal"])
+def test_half_precision_is_close(decoder: PixelDecoder, folder: Path, variant: Any) -> None:
+    half = PixelDecoder.from_pretrained(folder, dtype=torch.bfloat16)
+    codes = draw_codes(1, 2, 3)
+    expected = decoder.decode(codes, variant, 3, seeds(0)[0])
+    result = half.decode(codes, variant, 3, seeds(0)[0])
+    assert half.transformer(variant).dtype == torch.bfloat16 and result.dtype == torch.float32
+    assert (result - expected).norm() < 0.1 * expected.norm()
 
 
 def test_an_absent_variant_is_named(decoder: PixelDecoder) -> None:

@@ -77,11 +77,11 @@ def turbo(
         raise ValueError(f"num_steps: {num_steps}, expected at least 1")
     if not 0 <= stochasticity <= 1:
         raise ValueError(f"stochasticity: {stochasticity}, expected in [0, 1]")
-    latents = noise.double()
+    latents = noise.to(state_dtype(noise.device))
     for step in range(num_steps):
         time, next_time = step / num_steps, (step + 1) / num_steps
         # The network sees single precision; only the state is finer.
-        direction = velocity(latents.float(), noise.new_full((len(noise),), time, dtype=torch.float32)).double()
+        direction = velocity(latents.float(), noise.new_full((len(noise),), time, dtype=torch.float32)).to(latents)
         data = latents + (1 - time) * direction
         start = latents - time * direction
         fresh = next(step_noise).to(latents)
@@ -100,6 +100,11 @@ def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     allowed = torch.linalg.vector_norm(conditional, dim=(1, 2, 3), keepdim=True)
     length = torch.linalg.vector_norm(result, dim=(1, 2, 3), keepdim=True)
     return torch.where(length > allowed, result * (allowed / length.clamp_min(torch.finfo(length.dtype).tiny)), result)
+
+
+def state_dtype(device: torch.device) -> torch.dtype:
+    """The precision of the few-step state: float64, except on Apple GPUs, which have none."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def normal_draws(

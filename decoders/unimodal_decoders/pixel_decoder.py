@@ -158,7 +158,8 @@ class PixelDecoder:
         else:
             steps = flow.TURBO_STEPS if num_steps is None else num_steps
             field = self.velocity_field(codes, decoder, 0.0, resolution_multiplier)
-            states = flow.turbo(field, noise, steps, flow.normal_draws(shape, generator, self.device, torch.float64))
+            step_noise = flow.normal_draws(shape, generator, self.device, flow.state_dtype(noise.device))
+            states = flow.turbo(field, noise, steps, step_noise)
         return _without_gradients(states)
 
     def velocity_field(

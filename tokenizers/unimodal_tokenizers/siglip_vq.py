@@ -27,6 +27,8 @@ from unimodal_configs.atomic import replacing
 
 VISION_PREFIX = "model.visual."
 QUANTIZER_PREFIX = "model.vqmodel."
+VECTORS_AT_ONCE = 8192
+"""Vectors compared with the whole codebook at a time; bounds memory, not results."""
 
 
 class ImageTokenizer(nn.Module):
@@ -136,8 +138,10 @@ class ImageTokenizer(nn.Module):
 
         Compared in float32 whatever the weights' precision: bfloat16 cosines tie among thousands of codes.
         """
-        directions = F.normalize(projected.float(), dim=-1)
-        return (directions @ F.normalize(self.codebook.float(), dim=-1).T).argmax(dim=-1)
+        codebook = F.normalize(self.codebook.detach().float(), dim=-1)
+        directions = F.normalize(projected.detach().float(), dim=-1).flatten(0, -2)
+        parts = [(part @ codebook.T).argmax(dim=-1) for part in directions.split(VECTORS_AT_ONCE)]
+        return torch.cat(parts).view(projected.shape[:-1])
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
