@@ -250,7 +250,11 @@ BAD_CALLS = [
     (lambda pipe, picture: pipe.generate("a", guidance_scale=-1.0), "guidance_scale: got -1.0"),
     (lambda pipe, picture: pipe.generate("a", threshold=2.0), "threshold: got 2.0"),
     (lambda pipe, picture: pipe.generate("a", decoder="fast"), "decoder: got 'fast'"),
-    (lambda pipe, picture: pipe.generate("a", decoder_steps=0), "steps: got 0"),
+    (lambda pipe, picture: pipe.generate("a", decoder_steps=0), "^decoder_steps: got 0"),
+    (
+        lambda pipe, picture: pipe.generate("a", thinking=True, thinking_gen_length=0),
+        "^thinking_gen_length: got 0",
+    ),
     (lambda pipe, picture: pipe.generate("a", num_images_per_prompt=0), "num_images_per_prompt: got 0"),
     (lambda pipe, picture: pipe.generate("a", generator=[seed(), seed()]), "generator: got 2"),
     (lambda pipe, picture: pipe.understand("missing.png", "what?"), "images: there is no file 'missing.png'"),

@@ -160,12 +160,15 @@ class Pipeline(Components):
             top_p=top_p,
         )
         thinks = self.settings.thinking.but(
-            num_inference_steps=thinking_num_inference_steps, gen_length=thinking_gen_length, temperature=temperature
+            "thinking_",
+            num_inference_steps=thinking_num_inference_steps,
+            gen_length=thinking_gen_length,
+            temperature=temperature,
         )
-        drawing = self._drawing(decoder, decoder_steps)
         prompts = repeated(read_texts("prompt", prompt), num_images_per_prompt)
         size = self.sizes.grid(settings.height, settings.width)
         generators = read_generators(generator, len(prompts))
+        drawing = self._drawing(decoder, decoder_steps)
         stats, sequences, thoughts = Stats(), self.sequences, None
         with self._progress(callback_on_step_end) as progress:
             watching: dict[str, Any] = {"generators": generators, "stats": stats, "watch": progress.writing}
@@ -229,12 +232,12 @@ class Pipeline(Components):
             top_k=top_k,
             top_p=top_p,
         )
-        drawing = self._drawing(decoder, decoder_steps)
         instructions = read_texts("instruction", instruction)
         groups = read_groups(images, instruction, instructions)
         if (height is None) != (width is None):
             raise ValueError(f"height, width: got {height} and {width}, give both or none")
         size = None if height is None or width is None else self.sizes.grid(height, width)
+        drawing = self._drawing(decoder, decoder_steps)
         stats = Stats()
         grids = [[self._encode(self.sizes.for_editing(picture), stats) for picture in group] for group in groups]
         pairs = repeated(list(zip(grids, instructions, strict=True)), num_images_per_prompt)
@@ -306,12 +309,12 @@ class Pipeline(Components):
             guidance_rescale=guidance_rescale,
             max_images=max_images,
         )
-        drawing = self._drawing(decoder, decoder_steps)
         texts = read_texts("prompt", prompt)
         if len(texts) > 1:
             raise ValueError(f"prompt: got {len(texts)} texts, an interleaved answer has one")
         references = read_pictures(images)
         [source] = read_generators(generator, 1)
+        drawing = self._drawing(decoder, decoder_steps)
         stats = Stats()
         grids = [self._encode(picture, stats) for picture in self.sizes.for_understanding(references)]
         segments: list[str | Image.Image] = []
@@ -332,8 +335,10 @@ class Pipeline(Components):
         return Progress(self, self.vocab, callback, self._bar_options)
 
     def _drawing(self, decoder: str | None, decoder_steps: int | None) -> DecoderSettings:
-        settings = self.settings.decoder.but(decoder=decoder)
-        return settings.but(**{f"{settings.decoder}_steps": decoder_steps})
+        """How codes become pixels; loads what that needs, so that it cannot fail after the codes are made."""
+        drawing = self.settings.decoder.choose(decoder, decoder_steps)
+        self.decoder.transformer(drawing.decoder)
+        return drawing
 
     def _encode(self, picture: Image.Image, stats: Stats) -> Tensor:
         """Codes [H, W] of a picture of the right size."""

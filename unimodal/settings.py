@@ -23,15 +23,17 @@ Model = TypeVar("Model", bound=BaseModel)
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    def but(self, **values: Any) -> Self:
+    def but(self, named: str = "", **values: Any) -> Self:
         """The same settings with the values that are not None.
+
+        Args:
+            named: what messages put before the name of a value.
 
         Raises:
             ValueError: a value of the wrong type or out of range; the message names it.
         """
-        return checked(
-            type(self), {**self.model_dump(), **{key: value for key, value in values.items() if value is not None}}
-        )
+        given = {name: value for name, value in values.items() if value is not None}
+        return checked(type(self), {**self.model_dump(), **given}, named)
 
 
 class BlockSettings(_Strict):
@@ -95,6 +97,20 @@ class DecoderSettings(_Strict):
     @property
     def steps(self) -> int:
         return self.turbo_steps if self.decoder == "turbo" else self.normal_steps
+
+    def choose(self, decoder: str | None, decoder_steps: int | None) -> "DecoderSettings":
+        """The same settings for a decoder and its number of steps, where they are not None.
+
+        Raises:
+            ValueError: no such decoder, or a number of steps that it cannot take.
+        """
+        chosen = self.but(decoder=decoder)
+        try:
+            if chosen.decoder == "turbo":
+                return chosen.but(turbo_steps=decoder_steps)
+            return chosen.but(normal_steps=decoder_steps)
+        except ValueError as error:
+            raise ValueError(str(error).replace(f"{chosen.decoder}_steps", "decoder_steps", 1)) from None
 
 
 class ImageSettings(_Strict):

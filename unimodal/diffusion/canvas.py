@@ -108,19 +108,23 @@ class Canvas:
         return (columns - self.padding[:, None]).clamp(min=0)
 
     def visible(self, start: int, stop: int) -> Tensor | None:
-        """Which of the columns 0 to `stop` the columns from `start` on see, bool [R, 1, stop - start, stop]; None if
-        every one sees all.
+        """Which of the columns 0 to `stop` the columns from `start` on see; None if every one sees all.
 
         A column sees the blocks before its own and its own, without padding. Padding sees itself, which no one reads,
         so that its softmax has a term.
+
+        Returns:
+            bool [R, 1, stop - start, stop], or [1, 1, stop - start, stop] for all rows alike.
         """
+        padded = bool((self.padding > 0).any())
+        if not padded and stop - start <= self.block_length:
+            return None
         queries = torch.arange(start, stop, device=self.tokens.device)
         keys = torch.arange(stop, device=self.tokens.device)
-        if stop - start <= self.block_length and not bool((self.padding > 0).any()):
-            return None
-        earlier = keys // self.block_length <= (queries // self.block_length)[:, None]
-        seen = earlier & (keys >= self.padding[:, None, None])
-        return (seen | (keys == queries[:, None]))[:, None]
+        seen = (keys // self.block_length <= (queries // self.block_length)[:, None])[None]
+        if padded:
+            seen = seen & (keys >= self.padding[:, None, None]) | (keys == queries[:, None])
+        return seen[:, None]
 
     def rows(self, samples: Tensor) -> Tensor:
         """The rows of all branches of some samples, in the order that `keep` leaves them in."""

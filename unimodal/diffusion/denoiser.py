@@ -8,12 +8,16 @@ the published code does.
 Legend: R rows, B positions of a block, V vocabulary or the part of it that is asked for.
 """
 
-from typing import Any, Protocol
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
-from unimodal.backbone.cache import PrefixCache
 from unimodal.diffusion.canvas import Canvas
+
+if TYPE_CHECKING:
+    from unimodal.backbone import PrefixCache
 
 
 class Denoiser(Protocol):
