@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from unimodal.backbone import block_causal_mask
 from unimodal.checkpoint import load_backbone
-from unimodal.components import read_vocab
+from unimodal.components import read_patch_size, read_vocab
 from unimodal.diffusion.guidance import edit_guidance, prompt_guidance
 from unimodal.diffusion.sampler import SamplingOptions
 from unimodal.picture_input import DRAWN_SCALE
@@ -46,6 +46,12 @@ def run(folder: Path, case: str) -> None:
     kind, options = next(
         (kind, case_) for kind in KINDS for case_ in _listed(folder).get(kind, []) if case_["name"] == case
     )
+    if kind == "t2i":
+        patch = read_patch_size(folder)
+        assert [options[side] // DRAWN_SCALE // patch for side in ("image_h", "image_w")] == [
+            options["h"],
+            options["w"],
+        ]
     for use_cache in (True, False):
         writer = Writer(writer.model, writer.sequences, use_cache=use_cache)
         {"t2i": _draw, "edit": _edit, "understand": _understand}[kind](writer, options, expected)
@@ -57,8 +63,6 @@ def _draw(writer: Writer, case: dict[str, Any], expected: dict[str, torch.Tensor
     guidance = prompt_guidance(case["cfg_scale"])
     settings = Settings.published().generate
     [codes] = writer.pictures([branches], [size], _options(case, settings.threshold), guidance)
-    patch = case["image_h"] // DRAWN_SCALE // case["h"]
-    assert (case["image_h"], case["image_w"]) == (DRAWN_SCALE * patch * size[0], DRAWN_SCALE * patch * size[1])
     _check_picture(writer, branches.prompt, codes, expected)
 
 

@@ -24,12 +24,11 @@ QUICK: dict[str, Any] = {"num_inference_steps": 2, "decoder_steps": 2}
 def pipe() -> Pipeline:
     pipe = unimodal.load(GOLDEN, device="cpu")
     pipe.set_progress_bar_config(disable=True)
-    values = Settings.published().model_dump()
+    values = Settings.preset("tiny").model_dump()
     values["understand"] |= {"gen_length": 24, "num_inference_steps": 4}
     values["thinking"] |= {"gen_length": 16, "num_inference_steps": 4}
-    values["generate"] |= {"height": 256, "width": 256}
     values["interleave"] |= {"gen_length": 16, "num_inference_steps": 4, "image_num_inference_steps": 2}
-    values["images"] |= {"understand_max_pixels": 16384, "understand_max_pixels_each": 16384, "edit_patches": 16}
+    values["interleave"] |= {"image_guidance_scale": 1.5, "max_image_tokens": 80}
     pipe.settings = Settings.model_validate(values)
     return pipe
 
@@ -318,6 +317,7 @@ def test_a_checkpoint_states_its_own_settings(tmp_path):
         ({"draw": {}}, "tasks.draw: there is no such setting"),
         ({"edit": 3}, "tasks.edit: got 3"),
         (5, "tasks is 5"),
+        ([], "tasks is"),
     ]:
         with pytest.raises(ValueError, match=message):
             unimodal.load(state(tasks), device="cpu")

@@ -8,9 +8,8 @@ import torch
 
 from unimodal import checkpoint
 from unimodal.backbone import BackboneConfig, MaskedDiffusionTransformer
-from unimodal.settings import FILE_NAME, KEY, Settings
+from unimodal.settings import Settings
 from unimodal.vocab import UnifiedVocab
-from unimodal_configs.atomic import replacing
 from unimodal_decoders.pixel_decoder import PixelDecoder
 from unimodal_tokenizers.siglip_vq import ImageTokenizer
 from unimodal_tokenizers.text import TextTokenizer
@@ -128,9 +127,7 @@ class Components:
         self.text_tokenizer.save_pretrained(folder)
         self.image_tokenizer.save_pretrained(folder / IMAGE_TOKENIZER)
         self.decoder.save_pretrained(folder)
-        content = {KEY: self.settings.model_dump()}
-        with replacing(folder / FILE_NAME) as path:
-            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        self.settings.save(folder)
 
     def _stored(self, part: str) -> Path:
         """The checkpoint's folder, if it has the part."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import unimodal_configs
 from unimodal.diffusion.sampler import SamplingOptions
+from unimodal_configs.atomic import replacing
 
 FILE_NAME = "generation_config.json"
 KEY = "tasks"
@@ -135,7 +136,17 @@ class Settings(_Strict):
 
     @classmethod
     def published(cls) -> Self:
-        return checked(cls, unimodal_configs.read("sampling", "published"))
+        """Those of the published model."""
+        return cls.preset("published")
+
+    @classmethod
+    def preset(cls, name: str) -> Self:
+        """Those of `unimodal_configs/sampling/<name>.yaml`, over the published ones.
+
+        Raises:
+            ValueError: no such preset.
+        """
+        return cls._over_published(unimodal_configs.read("sampling", name), f"{name}.yaml: ")
 
     @classmethod
     def of_checkpoint(cls, folder: str | Path) -> Self:
@@ -144,19 +155,40 @@ class Settings(_Strict):
         Raises:
             ValueError: the folder's `generation_config.json` is no JSON, or states something unknown or out of range.
         """
-        path = Path(folder) / FILE_NAME
+        stated = _read(folder).get(KEY, {})
+        if not isinstance(stated, Mapping):
+            raise ValueError(
+                f"{Path(folder) / FILE_NAME}: {KEY} is {stated!r}, it must be an object of settings per task"
+            )
+        return cls._over_published(stated, f"{Path(folder) / FILE_NAME}: {KEY}.")
+
+    def save(self, folder: str | Path) -> None:
+        """States all settings in a checkpoint folder; whatever else its `generation_config.json` says stays."""
+        with replacing(Path(folder) / FILE_NAME) as path:
+            content = {**_read(folder), KEY: self.model_dump()}
+            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def _over_published(cls, stated: Mapping[str, Any], place: str) -> Self:
         values = unimodal_configs.read("sampling", "published")
-        if path.is_file():
-            try:
-                stated = json.loads(path.read_text(encoding="utf-8")).get(KEY, {})
-            except (ValueError, AttributeError) as error:
-                raise ValueError(f"{path}: not a JSON object ({error})") from error
-            if not isinstance(stated, Mapping):
-                raise ValueError(f"{path}: {KEY} is {stated!r}, it must be an object of settings per task")
-            for task, own in stated.items():
-                known = values.get(task)
-                values[task] = {**known, **own} if isinstance(known, Mapping) and isinstance(own, Mapping) else own
-        return checked(cls, values, f"{path}: {KEY}." if path.is_file() else "")
+        for task, own in stated.items():
+            known = values.get(task)
+            values[task] = {**known, **own} if isinstance(known, Mapping) and isinstance(own, Mapping) else own
+        return checked(cls, values, place)
+
+
+def _read(folder: str | Path) -> dict[str, Any]:
+    """The content of `generation_config.json`, nothing if there is none."""
+    path = Path(folder) / FILE_NAME
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: it must hold an object, it holds {content!r}")
+    return content
 
 
 def checked(model: type[Model], values: Mapping[str, Any], place: str = "") -> Model:
