@@ -7,7 +7,7 @@ answer says and shows. A share of the prompts is left out, which is what guidanc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -20,9 +20,9 @@ from unimodal.sequence import LEFT_OUT, SequenceBuilder
 from unimodal.training.recipe import Strict
 from unimodal.world.questions import ask, question_kinds
 from unimodal.world.scene import Level, Scene
-from unimodal.world.tasks import EditExample, GenerateExample, StoryExample, UnderstandExample, sample_example
+from unimodal.world.tasks import EditExample, Example, GenerateExample, StoryExample, UnderstandExample
 
-Tokenize = Callable[[Scene], Tensor]
+Grids = Mapping[Scene, Tensor]
 
 
 class Dropout(Strict):
@@ -42,30 +42,29 @@ class Group:
 
 
 class DocumentBuilder:
-    """Draws examples of a level and writes them as documents.
+    """Writes examples of a level as documents.
 
     Args:
-        tokenize: scene → codes int [H, W] of its picture.
         questions: questions asked about one picture, as documents that share it.
     """
 
-    def __init__(self, builder: SequenceBuilder, level: Level, block_length: int, dropout: Dropout, questions: int, tokenize: Tokenize):
+    def __init__(self, builder: SequenceBuilder, level: Level, block_length: int, dropout: Dropout, questions: int):
         self.builder, self.level, self.block_length = builder, level, block_length
-        self.dropout, self.questions, self.tokenize = dropout, questions, tokenize
+        self.dropout, self.questions = dropout, questions
 
-    def sample(self, task: str, random: Random, split: str = "train", difficulty: float = 1.0) -> Group:
-        example = sample_example(task, self.level, random, split, difficulty)  # type: ignore[arg-type]
+    def write(self, example: Example, random: Random, grids: Grids) -> Group:
+        """The documents of one example; `grids` holds the codes int [H, W] of every scene of `scenes_of(example)`."""
         if isinstance(example, UnderstandExample):
-            return self._understand(example, random)
+            return self._understand(example, random, grids)
         if isinstance(example, EditExample):
-            return Group([self._edit(example, random)])
+            return Group([self._edit(example, random, grids)])
         if isinstance(example, StoryExample):
-            return Group([self._interleave(example, random)])
-        return Group([self._generate(example, random)])
+            return Group([self._interleave(example, random, grids)])
+        return Group([self._generate(example, random, grids)])
 
-    def _understand(self, example: UnderstandExample, random: Random) -> Group:
+    def _understand(self, example: UnderstandExample, random: Random, grids: Grids) -> Group:
         (scene,) = example.scenes
-        grid = self.tokenize(scene)
+        grid = grids[scene]
         asked = [(example.question, example.answer)]
         kinds = list(question_kinds(self.level))
         random.shuffle(kinds)
@@ -82,8 +81,8 @@ class DocumentBuilder:
         first_target = min(int(np.argmax(d.targets)) for d in documents)
         return Group(documents, min(same, first_target) // self.block_length * self.block_length)
 
-    def _generate(self, example: GenerateExample, random: Random) -> Document:
-        grid = self.tokenize(example.scene)
+    def _generate(self, example: GenerateExample, random: Random, grids: Grids) -> Document:
+        grid = grids[example.scene]
         height, width = grid.shape
         left_out = random.random() < self.dropout.generate
         codes = self._codes(grid)
@@ -96,9 +95,9 @@ class DocumentBuilder:
         answer = [*thoughts, *self.builder.header(height, width), *codes]
         return self._finish(self.builder.thinking(example.prompt), answer, False)
 
-    def _edit(self, example: EditExample, random: Random) -> Document:
-        grid = self.tokenize(example.target)
-        branches = self.builder.editing([self.tokenize(s) for s in example.sources], example.instruction, *grid.shape)
+    def _edit(self, example: EditExample, random: Random, grids: Grids) -> Document:
+        grid = grids[example.target]
+        branches = self.builder.editing([grids[scene] for scene in example.sources], example.instruction, *grid.shape)
         draw = random.random()
         if draw < self.dropout.edit_text:
             prompt = branches.others[0]
@@ -108,10 +107,10 @@ class DocumentBuilder:
             prompt = branches.prompt
         return self._finish(prompt, self._codes(grid), False)
 
-    def _interleave(self, example: StoryExample, random: Random) -> Document:
+    def _interleave(self, example: StoryExample, random: Random, grids: Grids) -> Document:
         answer: list[int] = []
         for segment in example.segments:
-            answer += self.builder.text(segment) if isinstance(segment, str) else self.builder.picture(self.tokenize(segment))
+            answer += self.builder.text(segment) if isinstance(segment, str) else self.builder.picture(grids[segment])
         prompt = LEFT_OUT if random.random() < self.dropout.generate else example.prompt
         return self._finish(self.builder.interleaving(prompt), [*answer, self.builder.vocab.eos_id], True)
 
@@ -127,6 +126,17 @@ class DocumentBuilder:
         targets[len(prompt) : len(tokens) if ends else length] = True
         fillers[length:] = not ends
         return Document(tokens, targets, fillers)
+
+
+def scenes_of(example: Example) -> list[Scene]:
+    """Every scene whose picture the documents of `example` hold."""
+    if isinstance(example, UnderstandExample):
+        return list(example.scenes)
+    if isinstance(example, EditExample):
+        return [*example.sources, example.target]
+    if isinstance(example, StoryExample):
+        return [segment for segment in example.segments if isinstance(segment, Scene)]
+    return [example.scene]
 
 
 def _common_prefix(sequences: list[np.ndarray]) -> int:

@@ -85,8 +85,9 @@ def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
     transposed = x.shape[-2] > x.shape[-1]
     if transposed:
         x = x.mT
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    stack = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).reshape(-1, *x.shape[-2:])
     for _ in range(iterations):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        gram = stack @ stack.mT
+        stack = torch.baddbmm(stack, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), stack, beta=a)
+    x = stack.view(x.shape)
     return x.mT if transposed else x

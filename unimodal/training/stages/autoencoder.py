@@ -25,11 +25,14 @@ from unimodal.world.scene import load_level
 
 
 class AutoencoderRecipe(Recipe):
-    """`crop_size` in pixels; `pca_fraction` of the run is spent on the linear start; `gradient_weight` weighs the L1
-    distance of picture gradients, which keeps outlines sharp."""
+    """`crop_size` in pixels; `pca_fraction` of the run is spent on the linear start, and the last `whole_fraction` on
+    `whole_batch` whole pictures a step instead of crops, since normalisation over a crop differs from that over a
+    picture. `gradient_weight` weighs the L1 distance of picture gradients, which keeps outlines sharp."""
 
     crop_size: int = Field(gt=0)
     pca_fraction: float = Field(ge=0, lt=1)
+    whole_fraction: float = Field(default=0.0, ge=0, lt=1)
+    whole_batch: int = Field(default=1, gt=0)
     pca_pictures: int = Field(default=256, gt=0)
     gradient_weight: float = Field(ge=0)
     kl_weight: float = Field(ge=0)
@@ -92,6 +95,8 @@ class AutoencoderStage(Stage):
 
     def batch(self, step: int, indices: range) -> dict[str, Any]:
         size, crops, noise = self.recipe.crop_size, [], []
+        if step >= (1 - self.recipe.whole_fraction) * self.recipe.steps:
+            size, indices = self.level.picture_size, indices[: self.recipe.whole_batch]
         channels, factor = self.module.pca_axes.shape[0], self.module.pca_axes.shape[-1]
         for index in indices:
             source = sample_random(self.recipe.seed, step, index)

@@ -8,12 +8,14 @@ auxiliary loss.
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 import torch
 import unimodal_configs
 from accelerate import Accelerator
+from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 from unimodal_tokenizers.siglip_vq import ImageTokenizer
@@ -24,14 +26,15 @@ from unimodal.backbone.model import MaskedDiffusionTransformer
 from unimodal.checkpoint import save_backbone
 from unimodal.diffusion.objective import Noise, Streams, collate, lay_out, weighted_loss
 from unimodal.sequence import SequenceBuilder
-from unimodal.training.documents import DocumentBuilder, Dropout
+from unimodal.training.documents import DocumentBuilder, Dropout, scenes_of
 from unimodal.training.loop import Stage, StepOutput
 from unimodal.training.pictures import sample_random, to_tensor
 from unimodal.training.recipe import Recipe
 from unimodal.vocab import UnifiedVocab
 from unimodal.world.render import render
+from unimodal.world.sampling import Split
 from unimodal.world.scene import Scene, load_level
-from unimodal.world.tasks import TASKS
+from unimodal.world.tasks import TASKS, sample_example
 
 
 class BackboneRecipe(Recipe):
@@ -99,7 +102,7 @@ class BackboneStage(Stage):
             text, vocab_size=config.vocab_size, image_token_offset=config.image_token_offset, codebook_size=self.tokenizer.codebook_size
         )  # fmt: skip
         self.documents = DocumentBuilder(
-            SequenceBuilder(text, self.vocab), self.level, recipe.block_length, recipe.dropout, recipe.questions, self._codes
+            SequenceBuilder(text, self.vocab), self.level, recipe.block_length, recipe.dropout, recipe.questions
         )
 
     def batch(self, step: int, indices: range) -> dict[str, Any]:
@@ -107,11 +110,9 @@ class BackboneStage(Stage):
         easiest = 1 / self.level.max_things
         difficulty = min(1.0, easiest + (1 - easiest) * growth)
         names, shares = zip(*self.recipe.tasks.items(), strict=True)
-        samples = []
-        for index in indices:
-            source = sample_random(self.recipe.seed, step, index)
-            task = source.choices(names, shares)[0]
-            samples.append(self._lay_out(task, source, "train", difficulty, self.recipe.mask_ratios))
+        sources = [sample_random(self.recipe.seed, step, index) for index in indices]
+        tasks = [source.choices(names, shares)[0] for source in sources]
+        samples = self._lay_out(tasks, sources, "train", difficulty, self.recipe.mask_ratios)
         rows = pack([streams for streams, _ in samples], self.recipe.row_length)
         parts = [self._collate(part) for part in by_length(rows, self.recipe.row_length)]
         return {"parts": parts, "weight": torch.tensor(float(sum(weight for _, weight in samples)))}
@@ -129,8 +130,9 @@ class BackboneStage(Stage):
         metrics: dict[str, float] = {}
         device = next(module.parameters()).device
         for task in self.recipe.tasks:
-            sources = (sample_random(self.recipe.seed, 0, i, f"test/{task}") for i in range(self.recipe.evaluation_samples))
-            part = self._collate([[self._lay_out(task, source, "test", 1.0, (1.0, 1.0))[0]] for source in sources])
+            sources = [sample_random(self.recipe.seed, 0, i, f"test/{task}") for i in range(self.recipe.evaluation_samples)]
+            laid_out = self._lay_out([task] * len(sources), sources, "test", 1.0, (1.0, 1.0))
+            part = self._collate([[streams] for streams, _ in laid_out])
             part = {name: value.to(device) for name, value in part.items()}
             hits, entropies = module({"parts": [part]}).state[:2]
             wrong = torch.zeros(len(part["tokens"]), device=device).index_add_(0, part["rows"], 1 - hits)
@@ -148,20 +150,30 @@ class BackboneStage(Stage):
     def is_matrix(self, name: str, parameter: Tensor) -> bool:
         return super().is_matrix(name, parameter) and "router" not in name
 
-    def _lay_out(self, task: str, source: Any, split: str, difficulty: float, ratios: tuple[float, float]) -> tuple[Streams, float]:
-        group = self.documents.sample(task, source, split, difficulty)
+    def _lay_out(
+        self, tasks: list[str], sources: list[Random], split: Split, difficulty: float, ratios: tuple[float, float]
+    ) -> list[tuple[Streams, float]]:
+        """One example per task and source, all their pictures tokenised together; single documents in the test split."""
         noise = Noise(self.vocab.mask_id, self.vocab.image_range, ratios)
-        documents, shared = (group.documents, group.shared) if split == "train" else (group.documents[:1], 0)
-        return lay_out(documents, shared, self.recipe.block_length, noise, np.random.default_rng(source.getrandbits(63)))
+        examples = [sample_example(t, self.level, s, split, difficulty) for t, s in zip(tasks, sources, strict=True)]
+        grids = self._grids([scene for example in examples for scene in scenes_of(example)])
+        laid_out = []
+        for example, source in zip(examples, sources, strict=True):
+            group = self.documents.write(example, source, grids)
+            documents, shared = (group.documents, group.shared) if split == "train" else (group.documents[:1], 0)
+            draws = np.random.default_rng(source.getrandbits(63))
+            laid_out.append(lay_out(documents, shared, self.recipe.block_length, noise, draws))
+        return laid_out
 
     def _collate(self, rows: list[list[Streams]]) -> dict[str, Tensor]:
         return collate(rows, self.recipe.block_length, self.vocab.eos_id)
 
     @torch.no_grad()
-    def _codes(self, scene: Scene) -> Tensor:
+    def _grids(self, scenes: list[Scene]) -> dict[Scene, Tensor]:
         size = (self.recipe.picture_size, self.recipe.picture_size)
-        pixels = to_tensor([render(scene, self.level).resize(size, 3)])
-        return self.tokenizer.encode(pixels)[0]
+        pixels = to_tensor([render(scene, self.level).resize(size, Image.Resampling.BICUBIC) for scene in scenes])
+        with torch.autocast(pixels.device.type, enabled=False):
+            return dict(zip(scenes, self.tokenizer.encode(pixels), strict=True))
 
 
 def pack(groups: list[Streams], row_length: int) -> list[list[Streams]]:
