@@ -16,13 +16,16 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from unimodal.sequence import system_texts
+from unimodal.settings import Settings
 from unimodal.training.recipe import Strict
 from unimodal.world.scene import Scene, load_level
 from unimodal.world.tasks import TASKS, sample_example
+from unimodal_tokenizers.text import TextTokenizer
 
 
 class TextTokenizerRecipe(Strict):
-    """`grid_sides` are the picture sides, in codes, that get a token; `special_tokens` the other special strings."""
+    """`grid_sides` are the picture sides, in codes, that get a token; `special_tokens` the other special strings;
+    `sampling` the preset that the checkpoint states as its own defaults."""
 
     stage: str
     model: str
@@ -34,6 +37,7 @@ class TextTokenizerRecipe(Strict):
     special_tokens: tuple[str, ...]
     eos_token: str
     mask_token: str
+    sampling: str
 
 
 def train_text_tokenizer(recipe: TextTokenizerRecipe, checkpoint: Path) -> PreTrainedTokenizerFast:
@@ -62,7 +66,8 @@ def train_text_tokenizer(recipe: TextTokenizerRecipe, checkpoint: Path) -> PreTr
         tokenizer_object=tokenizer, eos_token=recipe.eos_token, pad_token=recipe.eos_token, mask_token=recipe.mask_token,
         clean_up_tokenization_spaces=False,
     )  # fmt: skip
-    library.save_pretrained(checkpoint)
+    TextTokenizer(library).save_pretrained(checkpoint)
+    Settings.preset(recipe.sampling).save(checkpoint)
     return library
 
 
