@@ -85,6 +85,7 @@ def train(stage: Stage, output: Path, cpu: bool = False, stop_after: int | None 
     set_seed(recipe.seed)  # only weights that are initialised late could draw from it
     module = accelerator.prepare(stage.module.to(accelerator.device))
     optimizers = [accelerator.prepare(o) for o in build_optimizers(stage.module, recipe.optimizer, stage.is_matrix)]
+    peak_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     average = AveragedModel(stage.module, multi_avg_fn=get_ema_multi_avg_fn(recipe.optimizer.ema_decay), use_buffers=True)
     accelerator.register_for_checkpointing(average)
     forward = torch.compile(module, dynamic=True) if recipe.compile else module
@@ -100,10 +101,9 @@ def train(stage: Stage, output: Path, cpu: bool = False, stop_after: int | None 
     while step < last:
         stage.before_step(step, stage.module)
         factor = learning_rate_factor(step, recipe.steps, recipe.optimizer)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group.setdefault("initial_lr", group["lr"])
-                group["lr"] = group["initial_lr"] * factor
+        for optimizer, rates in zip(optimizers, peak_rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
         outputs, loss = _accumulate(accelerator, stage, forward, step)
         norm = accelerator.clip_grad_norm_(module.parameters(), recipe.optimizer.clip_norm)
         for optimizer in optimizers:
