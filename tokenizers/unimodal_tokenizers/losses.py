@@ -1,8 +1,8 @@
 """What trains a semantic tokenizer: straight-through cosine quantisation, a moving codebook and dense prediction.
 
-Codes must say *what* is where, so the supervision is semantic (a sigmoid contrastive loss with captions, arXiv 2303.15343,
-and per-patch labels), with a light pixel term that keeps outlines. The codebook is not trained by gradients: it follows
-the unit vectors assigned to each code (exponential moving k-means, arXiv 1711.00937 appendix A.1).
+Codes must say *what* is where, so the supervision is semantic (a sigmoid contrastive loss with captions, arXiv
+2303.15343, and per-patch labels), with a light pixel term that keeps outlines. The codebook is not trained by
+gradients: it follows the unit vectors assigned to each code (exponential moving k-means, arXiv 1711.00937, A.1).
 """
 
 from __future__ import annotations
@@ -16,8 +16,14 @@ from torch import Tensor, nn
 
 @dataclass
 class Quantized:
-    """`straight` [B, H, W, D] carries gradients to `unit`; `codes` int [B, H, W]; `unit` the normalised vectors [B, H, W, D];
-    `commitment` the mean squared distance per picture [B]."""
+    """What `quantize` gives.
+
+    Args:
+        straight: [B, H, W, D], the nearest code, whose gradients go to `unit`.
+        codes: int [B, H, W].
+        unit: the normalised vectors [B, H, W, D].
+        commitment: mean squared distance of `unit` to the nearest code, per picture [B].
+    """
 
     straight: Tensor
     codes: Tensor

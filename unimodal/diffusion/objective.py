@@ -1,9 +1,9 @@
 """The block-diffusion training objective: what is masked, who sees whom, and how the loss is weighed.
 
-A document is laid out as one clean stream and two noisy copies of its blocks that hold something to predict; the copies'
-masks are each other's complement, so every target is supervised once per document (LLaDA2.0, arXiv 2512.15745; block
-diffusion, arXiv 2503.09573). Documents that begin with the same blocks, such as two questions about one picture, share
-them: the shared blocks are computed once, and the documents branch from there.
+A document is laid out as one clean stream and two noisy copies of its blocks that hold something to predict; the
+copies' masks are each other's complement, so every target is supervised once per document (LLaDA2.0, arXiv 2512.15745;
+block diffusion, arXiv 2503.09573). Documents that begin with the same blocks, such as two questions about one picture,
+share them: the shared blocks are computed once, and the documents branch from there.
 
     noisy copy  sees its own block, and earlier blocks of its clean stream and of what that branches from
     clean       sees its own and earlier blocks, and what it branches from
@@ -83,7 +83,9 @@ class Noise:
     mask_ratios: tuple[float, float]
 
 
-def lay_out(documents: Sequence[Document], shared: int, block_length: int, noise: Noise, random: np.random.Generator) -> tuple[Streams, float]:
+def lay_out(
+    documents: Sequence[Document], shared: int, block_length: int, noise: Noise, random: np.random.Generator
+) -> tuple[Streams, float]:
     """One group of documents, whose first `shared` tokens (whole blocks) are the same, as streams.
 
     Returns:

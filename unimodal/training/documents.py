@@ -1,8 +1,8 @@
 """Examples of the picture-book world as documents of tokens.
 
-The prompt is never masked. What is predicted: the answer to a question with its end and the end tokens that fill its last
-block; the codes of a picture that is drawn or edited; thoughts, header and codes; and everything that an interleaved
-answer says and shows. A share of the prompts is left out, which is what guidance compares with.
+The prompt is never masked. What is predicted: the answer to a question with its end and the end tokens that fill its
+last block; the codes of a picture that is drawn or edited; thoughts, header and codes; and everything that an
+interleaved answer says and shows. A share of the prompts is left out, which is what guidance compares with.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ class DocumentBuilder:
             return self._finish(branches.others[0] if left_out else branches.prompt, codes, False)
         thoughts = self.builder.thoughts(example.thinking)
         if left_out:
-            return self._finish(self.builder.generation_after_thinking(example.prompt, thoughts, height, width).others[0], codes, False)
+            return self._finish(
+                self.builder.generation_after_thinking(example.prompt, thoughts, height, width).others[0], codes, False
+            )
         answer = [*thoughts, *self.builder.header(height, width), *codes]
         return self._finish(self.builder.thinking(example.prompt), answer, False)
 

@@ -29,8 +29,13 @@ from unimodal.training.recipe import Recipe
 
 @dataclass
 class StepOutput:
-    """`loss_sum` is the weighted sum over the samples of the batch, to be divided by the summed `weight` of the batches;
-    `metrics` are averages for the log; `state` is what `Stage.after_step` needs."""
+    """What a stage's module makes of a batch.
+
+    Args:
+        loss_sum: the weighted sum over the samples, to be divided by the summed `weight` of the batches.
+        metrics: averages for the log.
+        state: what `Stage.after_step` needs.
+    """
 
     loss_sum: Tensor
     metrics: dict[str, Tensor] = field(default_factory=dict)
@@ -86,7 +91,9 @@ def train(stage: Stage, output: Path, cpu: bool = False, stop_after: int | None 
     module = accelerator.prepare(stage.module.to(accelerator.device))
     optimizers = [accelerator.prepare(o) for o in build_optimizers(stage.module, recipe.optimizer, stage.is_matrix)]
     peak_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
-    average = AveragedModel(stage.module, multi_avg_fn=get_ema_multi_avg_fn(recipe.optimizer.ema_decay), use_buffers=True)
+    average = AveragedModel(
+        stage.module, multi_avg_fn=get_ema_multi_avg_fn(recipe.optimizer.ema_decay), use_buffers=True
+    )
     accelerator.register_for_checkpointing(average)
     forward = torch.compile(module, dynamic=True) if recipe.compile else module
 
@@ -180,8 +187,10 @@ def _evaluate(accelerator: Accelerator, stage: Stage, module: nn.Module, output:
 
 
 def _fingerprint(recipe: Recipe) -> str:
-    """What must not change between the parts of one run. The length may: a run can be prolonged or brought to its end."""
-    data = recipe.model_dump(mode="json", exclude={"steps", "compile", "log_every", "evaluate_every", "save_every", "optimizer"})
+    """What must not change between the parts of one run. The length may: a run can be prolonged or be ended early."""
+    data = recipe.model_dump(
+        mode="json", exclude={"steps", "compile", "log_every", "evaluate_every", "save_every", "optimizer"}
+    )
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
@@ -206,7 +215,9 @@ def _save(accelerator: Accelerator, state: Path, step: int, recipe: Recipe) -> N
 def _resume(accelerator: Accelerator, state: Path, recipe: Recipe) -> int:
     progress = json.loads((state / "progress.json").read_text(encoding="utf-8"))
     if progress["fingerprint"] != _fingerprint(recipe):
-        raise ValueError(f"output: {str(state.parent)!r} holds a run of another recipe; choose another folder or remove it")
+        raise ValueError(
+            f"output: {str(state.parent)!r} holds a run of another recipe; choose another folder or remove it"
+        )
     accelerator.load_state(str(state))
     return progress["step"]
 

@@ -18,7 +18,9 @@ from unimodal.training.recipe import OptimizerRecipe
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic coefficients of Muon (Jordan et al. 2024)
 
 
-def build_optimizers(module: nn.Module, recipe: OptimizerRecipe, is_matrix: Callable[[str, Tensor], bool]) -> list[torch.optim.Optimizer]:
+def build_optimizers(
+    module: nn.Module, recipe: OptimizerRecipe, is_matrix: Callable[[str, Tensor], bool]
+) -> list[torch.optim.Optimizer]:
     """AdamW over everything, or AdamW and Muon where the recipe gives a `matrix_learning_rate`.
 
     `is_matrix(name, parameter)` says which parameters Muon takes; embeddings and heads are never among them. Weight

@@ -1,7 +1,7 @@
 """Training recipes: YAML files that are checked before anything runs.
 
-A recipe names its stage and holds every number of the run. Unknown, missing and mistyped keys are refused. Values may be
-overridden with dotted assignments (`optimizer.learning_rate=1e-3`).
+A recipe names its stage and holds every number of the run. Unknown, missing and mistyped keys are refused. Values may
+be overridden with dotted assignments (`optimizer.learning_rate=1e-3`).
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import unimodal_configs
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+import unimodal_configs
 
 
 class Strict(BaseModel):

@@ -1,8 +1,8 @@
 """The KL autoencoder (`vae/`): pixels ↔ latents, on diffusers' `AutoencoderKL`.
 
-A linear PCA of 8 × 8 patches is the baseline to beat, and the start: for the first part of the run the encoder regresses
-the PCA's coefficients and the decoder learns to paint from them, each on its own; then both train together. Latents so
-begin as a smooth, nearly linear code, which the flow transformer can model.
+A linear PCA of 8 × 8 patches is the baseline to beat, and the start: for the first part of the run the encoder
+regresses the PCA's coefficients and the decoder learns to paint from them, each on its own; then both train together.
+Latents so begin as a smooth, nearly linear code, which the flow transformer can model.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import unimodal_configs
 from diffusers import AutoencoderKL
 from pydantic import Field
 from torch import Tensor, nn
-from unimodal_decoders.autoencoder import build_autoencoder, save_autoencoder
 
+import unimodal_configs
 from unimodal.training.loop import Stage, StepOutput
 from unimodal.training.pictures import sample_picture, sample_random, save_rows, to_tensor
 from unimodal.training.recipe import Recipe
 from unimodal.world.scene import load_level
+from unimodal_decoders.autoencoder import build_autoencoder, save_autoencoder
 
 
 class AutoencoderRecipe(Recipe):
@@ -74,7 +74,9 @@ class AutoencoderModule(nn.Module):
     def linear_reconstruction(self, pixels: Tensor) -> Tensor:
         axes = self.pca_axes
         scale = axes.flatten(1).norm(dim=1).square().view(1, -1, 1, 1)  # rows are unit axes over their deviation
-        return F.conv_transpose2d(self.linear_latents(pixels) / scale, axes, stride=axes.shape[-1]) + self.pca_mean.view(1, -1, 1, 1)
+        return F.conv_transpose2d(
+            self.linear_latents(pixels) / scale, axes, stride=axes.shape[-1]
+        ) + self.pca_mean.view(1, -1, 1, 1)
 
 
 class AutoencoderStage(Stage):
@@ -88,7 +90,9 @@ class AutoencoderStage(Stage):
         autoencoder = build_autoencoder(unimodal_configs.read("models", recipe.model)["vae"])
         zero_residual_branches(autoencoder)
         autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        pictures = [sample_picture(self.level, sample_random(recipe.seed, 0, i, "pca"))[1] for i in range(recipe.pca_pictures)]
+        pictures = [
+            sample_picture(self.level, sample_random(recipe.seed, 0, i, "pca"))[1] for i in range(recipe.pca_pictures)
+        ]
         factor = 2 ** (len(autoencoder.config["block_out_channels"]) - 1)
         pca = principal_axes(to_tensor(pictures), factor, autoencoder.config["latent_channels"])
         self.module = AutoencoderModule(autoencoder, recipe, pca)
@@ -113,7 +117,9 @@ class AutoencoderStage(Stage):
     def evaluate(self, module: nn.Module, samples: Path, step: int) -> dict[str, float]:
         assert isinstance(module, AutoencoderModule)
         pixels = self._evaluation_pixels(module)
-        decoded = torch.cat([module.autoencoder.decode(z).sample for z in self._latents(module, pixels).split(8)]).float()  # type: ignore[union-attr]
+        decoded = torch.cat(
+            [module.autoencoder.decode(z).sample for z in self._latents(module, pixels).split(8)]
+        ).float()  # type: ignore[union-attr]
         linear = module.linear_reconstruction(pixels)
         save_rows(str(samples / f"{step:06d}.png"), [pixels[:6], decoded[:6]])
         return {"psnr": float(psnr(decoded, pixels)), "psnr_pca": float(psnr(linear, pixels))}
@@ -122,12 +128,16 @@ class AutoencoderStage(Stage):
         """Sets scaling and shift so that latents have zero mean and unit variance, then saves."""
         assert isinstance(module, AutoencoderModule)
         latents = self._latents(module, self._evaluation_pixels(module)).float()
-        module.autoencoder.register_to_config(shift_factor=float(latents.mean()), scaling_factor=float(1 / latents.std()))
+        module.autoencoder.register_to_config(
+            shift_factor=float(latents.mean()), scaling_factor=float(1 / latents.std())
+        )
         save_autoencoder(module.autoencoder, self.checkpoint / "vae")
 
     def _evaluation_pixels(self, module: nn.Module) -> Tensor:
         sources = (sample_random(self.recipe.seed, 0, i, "test") for i in range(self.recipe.evaluation_pictures))
-        return to_tensor([sample_picture(self.level, s, "test")[1] for s in sources]).to(next(module.parameters()).device)
+        return to_tensor([sample_picture(self.level, s, "test")[1] for s in sources]).to(
+            next(module.parameters()).device
+        )
 
     def _latents(self, module: AutoencoderModule, pixels: Tensor) -> Tensor:
         with torch.no_grad():

@@ -13,14 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import unimodal_configs
 from accelerate import Accelerator
 from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
-from unimodal_tokenizers.siglip_vq import ImageTokenizer
-from unimodal_tokenizers.text import TextTokenizer
 
+import unimodal_configs
 from unimodal.backbone.config import BackboneConfig
 from unimodal.backbone.model import MaskedDiffusionTransformer
 from unimodal.checkpoint import save_backbone
@@ -35,6 +33,8 @@ from unimodal.world.render import render
 from unimodal.world.sampling import Split
 from unimodal.world.scene import Scene, load_level
 from unimodal.world.tasks import TASKS, sample_example
+from unimodal_tokenizers.siglip_vq import ImageTokenizer
+from unimodal_tokenizers.text import TextTokenizer
 
 
 class BackboneRecipe(Recipe):
@@ -99,8 +99,11 @@ class BackboneStage(Stage):
         self.module = BackboneModule(model)
         text = TextTokenizer.from_pretrained(checkpoint)
         self.vocab = UnifiedVocab.from_tokenizer(
-            text, vocab_size=config.vocab_size, image_token_offset=config.image_token_offset, codebook_size=self.tokenizer.codebook_size
-        )  # fmt: skip
+            text,
+            vocab_size=config.vocab_size,
+            image_token_offset=config.image_token_offset,
+            codebook_size=self.tokenizer.codebook_size,
+        )
         self.documents = DocumentBuilder(
             SequenceBuilder(text, self.vocab), self.level, recipe.block_length, recipe.dropout, recipe.questions
         )
@@ -130,7 +133,9 @@ class BackboneStage(Stage):
         metrics: dict[str, float] = {}
         device = next(module.parameters()).device
         for task in self.recipe.tasks:
-            sources = [sample_random(self.recipe.seed, 0, i, f"test/{task}") for i in range(self.recipe.evaluation_samples)]
+            sources = [
+                sample_random(self.recipe.seed, 0, i, f"test/{task}") for i in range(self.recipe.evaluation_samples)
+            ]
             laid_out = self._lay_out([task] * len(sources), sources, "test", 1.0, (1.0, 1.0))
             part = self._collate([[streams] for streams, _ in laid_out])
             part = {name: value.to(device) for name, value in part.items()}
@@ -153,7 +158,7 @@ class BackboneStage(Stage):
     def _lay_out(
         self, tasks: list[str], sources: list[Random], split: Split, difficulty: float, ratios: tuple[float, float]
     ) -> list[tuple[Streams, float]]:
-        """One example per task and source, all their pictures tokenised together; single documents in the test split."""
+        """One example per task and source, all pictures tokenised together; single documents in the test split."""
         noise = Noise(self.vocab.mask_id, self.vocab.image_range, ratios)
         examples = [sample_example(t, self.level, s, split, difficulty) for t, s in zip(tasks, sources, strict=True)]
         grids = self._grids([scene for example in examples for scene in scenes_of(example)])
@@ -177,7 +182,7 @@ class BackboneStage(Stage):
 
 
 def pack(groups: list[Streams], row_length: int) -> list[list[Streams]]:
-    """Groups into rows, the longest first, each into the first row that has room; longer ones have a row of their own."""
+    """Groups into rows, the longest first, each into the first row with room; longer ones have a row of their own."""
     rows: list[list[Streams]] = []
     for group in sorted(groups, key=lambda group: -group.length):
         fitting = (row for row in rows if sum(other.length for other in row) + group.length <= row_length)

@@ -1,7 +1,7 @@
 """The pixel decoder: the flow transformer and its conditioner from codes, then the few-step one distilled from it.
 
-`decoder` trains the velocity by flow matching on latents of the autoencoder. `distill` starts from it, learns velocity and
-flow map with two heads against the guided velocity, and exports the flow map as `decoder-turbo`.
+`decoder` trains the velocity by flow matching on latents of the autoencoder. `distill` starts from it, learns velocity
+and flow map with two heads against the guided velocity, and exports the flow map as `decoder-turbo`.
 """
 
 from __future__ import annotations
@@ -10,29 +10,35 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import unimodal_configs
 from pydantic import Field
 from torch import Tensor, nn
-from unimodal_decoders.autoencoder import encode_latents, load_autoencoder
-from unimodal_decoders.conditioner import Conditioner, PositionCue, build_conditioner
-from unimodal_decoders.distillation import TwoHeadTransformer, distillation_loss
-from unimodal_decoders.flow import guided
-from unimodal_decoders.losses import blend, condition_gap, resolution_multiplier, training_times
-from unimodal_decoders.pixel_decoder import PixelDecoder
-from unimodal_decoders.transformer import build_transformer, initialise_gates, load_transformer, save_transformer, velocity
-from unimodal_tokenizers.siglip_vq import ImageTokenizer
 
+import unimodal_configs
 from unimodal.training.loop import Stage, StepOutput
 from unimodal.training.pictures import sample_picture, sample_random, save_rows, to_tensor
 from unimodal.training.recipe import Recipe
 from unimodal.training.stages.autoencoder import psnr
 from unimodal.training.stages.tokenizer import patch_labels
 from unimodal.world.scene import load_level
+from unimodal_decoders.autoencoder import encode_latents, load_autoencoder
+from unimodal_decoders.conditioner import Conditioner, PositionCue, build_conditioner
+from unimodal_decoders.distillation import TwoHeadTransformer, distillation_loss
+from unimodal_decoders.flow import guided
+from unimodal_decoders.losses import blend, condition_gap, resolution_multiplier, training_times
+from unimodal_decoders.pixel_decoder import PixelDecoder
+from unimodal_decoders.transformer import (
+    build_transformer,
+    initialise_gates,
+    load_transformer,
+    save_transformer,
+    velocity,
+)
+from unimodal_tokenizers.siglip_vq import ImageTokenizer
 
 
 class DecoderRecipe(Recipe):
-    """`pool`: pictures whose latents and codes are computed once and then used again. `thing_weight` multiplies the loss
-    where things are; it moves effort, not the optimum. `gate_start`: head start of the modulation gates."""
+    """`pool`: pictures whose latents and codes are computed once and then used again. `thing_weight` multiplies the
+    loss where things are; it moves effort, not the optimum. `gate_start`: head start of the modulation gates."""
 
     picture_size: int = Field(gt=0)
     pool: int = Field(gt=0)
@@ -43,7 +49,7 @@ class DecoderRecipe(Recipe):
 
 
 class DistillRecipe(DecoderRecipe):
-    """`guidance_scale` of the teacher, in the decoder's convention (0 = none); `head` is what the turbo decoder keeps."""
+    """`guidance_scale` of the teacher, in the decoder's convention (0 = none); `head`: what the turbo decoder keeps."""
 
     guidance_scale: float = Field(ge=0)
     head: Literal["flow_map", "velocity"] = "flow_map"
@@ -91,7 +97,9 @@ class DecoderStage(Stage):
     def batch(self, step: int, indices: range) -> dict[str, Any]:
         first = step * self.recipe.batch_size
         pool = [self._sample("train", (first + index) % self.recipe.pool) for index in indices]
-        generators = [torch.Generator().manual_seed(sample_random(self.recipe.seed, step, i).getrandbits(63)) for i in indices]
+        generators = [
+            torch.Generator().manual_seed(sample_random(self.recipe.seed, step, i).getrandbits(63)) for i in indices
+        ]
         codes, latents, importance = (torch.stack(parts) for parts in zip(*pool, strict=True))
         patch = self.configuration["decoder"]["all_patch_size"][0]
         return {
@@ -133,17 +141,26 @@ class DecoderStage(Stage):
         return module.conditioner, module.transformer
 
     def _pictures(self, split: str, indices: range) -> Tensor:
-        return to_tensor([sample_picture(self.level, sample_random(self.recipe.seed, 0, i, f"decoder/{split}"), split)[1] for i in indices])
+        return to_tensor(
+            [
+                sample_picture(self.level, sample_random(self.recipe.seed, 0, i, f"decoder/{split}"), split)[1]
+                for i in indices
+            ]
+        )
 
     @torch.no_grad()
     def _sample(self, split: str, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Codes [H, W], latents [C, Y, X] and the loss weight of every latent [Y, X] of one picture of the pool."""
         if (split, index) not in self._pool:
-            scene, picture = sample_picture(self.level, sample_random(self.recipe.seed, 0, index, f"decoder/{split}"), split)
+            scene, picture = sample_picture(
+                self.level, sample_random(self.recipe.seed, 0, index, f"decoder/{split}"), split
+            )
             size = (self.recipe.picture_size, self.recipe.picture_size)
             codes = self.tokenizer.encode(to_tensor([picture.resize(size, 3)]))[0]
             latents = encode_latents(self.autoencoder, to_tensor([picture]))[0].float()
-            importance = 1 + (self.recipe.thing_weight - 1) * (patch_labels(scene, self.level, latents.shape[-1], 0.05)["kind"] > 0)
+            importance = 1 + (self.recipe.thing_weight - 1) * (
+                patch_labels(scene, self.level, latents.shape[-1], 0.05)["kind"] > 0
+            )
             self._pool[split, index] = codes, latents, importance / importance.mean()
         return self._pool[split, index]
 
@@ -166,9 +183,13 @@ class DistillModule(nn.Module):
             without = velocity(self.teacher, points, times, torch.zeros_like(features)).float()
             return guided(with_codes, without, self.recipe.guidance_scale)
 
-        loss = distillation_loss(lambda x, t: self.student(x, t, features), latents, batch["noise"], batch["times"], teach)
+        loss = distillation_loss(
+            lambda x, t: self.student(x, t, features), latents, batch["noise"], batch["times"], teach
+        )
         total = loss.velocity + self.recipe.flow_map_weight * loss.flow_map
-        return StepOutput(total.sum(), {"velocity": loss.velocity.detach().mean(), "flow_map": loss.flow_map.detach().mean()})
+        return StepOutput(
+            total.sum(), {"velocity": loss.velocity.detach().mean(), "flow_map": loss.flow_map.detach().mean()}
+        )
 
 
 class DistillStage(DecoderStage):

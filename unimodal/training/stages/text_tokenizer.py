@@ -1,7 +1,7 @@
 """The text tokenizer (`tokenizer.json`): a byte-level BPE over the world's words, with the published special tokens.
 
-Ids follow the published order: BPE entries, special tokens, unused slots up to the image offset, then one `<IMAGEk>` per
-picture code.
+Ids follow the published order: BPE entries, special tokens, unused slots up to the image offset, then one `<IMAGEk>`
+per picture code.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-import unimodal_configs
 from pydantic import Field
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+import unimodal_configs
 from unimodal.sequence import system_texts
 from unimodal.settings import Settings
 from unimodal.training.recipe import Strict
@@ -59,13 +59,18 @@ def train_text_tokenizer(recipe: TextTokenizerRecipe, checkpoint: Path) -> PreTr
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in (*recipe.special_tokens, *sides)])
     unused = offset - tokenizer.get_vocab_size()
     if unused < 0:
-        raise ValueError(f"bpe_size: {recipe.bpe_size} leaves {-unused} entries too many below the image offset {offset}")
+        raise ValueError(
+            f"bpe_size: {recipe.bpe_size} leaves {-unused} entries too many below the image offset {offset}"
+        )
     tokenizer.add_tokens([f"<dummy_unused_{slot}>" for slot in range(unused)])
     tokenizer.add_tokens([f"<IMAGE{code}>" for code in range(codes)])
     library = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=recipe.eos_token, pad_token=recipe.eos_token, mask_token=recipe.mask_token,
+        tokenizer_object=tokenizer,
+        eos_token=recipe.eos_token,
+        pad_token=recipe.eos_token,
+        mask_token=recipe.mask_token,
         clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+    )
     TextTokenizer(library).save_pretrained(checkpoint)
     Settings.preset(recipe.sampling).save(checkpoint)
     return library

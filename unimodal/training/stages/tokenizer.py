@@ -13,13 +13,19 @@ from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
-import unimodal_configs
 from accelerate import Accelerator
 from open_clip.loss import SigLipLoss
 from open_clip.transformer import TextTransformer
 from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
+
+import unimodal_configs
+from unimodal.training.loop import Stage, StepOutput
+from unimodal.training.pictures import sample_picture, sample_random, save_rows, to_tensor
+from unimodal.training.recipe import Recipe, Strict
+from unimodal.world.scene import Level, Scene, load_level
+from unimodal.world.words import description
 from unimodal_tokenizers.losses import (
     MovingCodebook,
     Quantized,
@@ -30,12 +36,6 @@ from unimodal_tokenizers.losses import (
 )
 from unimodal_tokenizers.siglip_vq import ImageTokenizer
 from unimodal_tokenizers.text import TextTokenizer
-
-from unimodal.training.loop import Stage, StepOutput
-from unimodal.training.pictures import sample_picture, sample_random, save_rows, to_tensor
-from unimodal.training.recipe import Recipe, Strict
-from unimodal.world.words import description
-from unimodal.world.scene import Level, Scene, load_level
 
 PATCH_LABELS = ("kind", "color", "background")
 
@@ -81,9 +81,15 @@ class TokenizerModule(nn.Module):
         width, patch = tokenizer.quantizer.config.latent_channels, tokenizer.patch_size
         self.heads = SemanticHeads(width, classes, 3 * patch**2, recipe.embedding_width)
         self.text = TextTransformer(
-            context_length=recipe.caption_length, vocab_size=vocabulary_size, width=recipe.embedding_width, heads=4, layers=2,
-            output_dim=recipe.embedding_width, pool_type="last", no_causal_mask=True,
-        )  # fmt: skip
+            context_length=recipe.caption_length,
+            vocab_size=vocabulary_size,
+            width=recipe.embedding_width,
+            heads=4,
+            layers=2,
+            output_dim=recipe.embedding_width,
+            pool_type="last",
+            no_causal_mask=True,
+        )
         self.logit_scale = nn.Parameter(torch.tensor(2.3))
         self.logit_bias = nn.Parameter(torch.tensor(-10.0))
         self.contrastive = SigLipLoss()
@@ -111,12 +117,14 @@ class TokenizerModule(nn.Module):
         return quantized, self.heads(features)
 
     def patch_losses(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Per-picture losses [B] of the labels, offsets and pixels, averaged over patches weighted by what they show."""
+        """Per-picture losses [B] of labels, offsets and pixels, averaged over patches weighted by what they show."""
         covered = (batch["kind"] > 0).float()
         weight = 1 + (self.recipe.thing_weight - 1) * covered
         weight = weight / weight.sum(dim=(1, 2), keepdim=True)
         labels = sum(
-            F.cross_entropy(outputs[name].flatten(0, 2).float(), batch[name].flatten(), reduction="none").view_as(weight)
+            F.cross_entropy(outputs[name].flatten(0, 2).float(), batch[name].flatten(), reduction="none").view_as(
+                weight
+            )
             for name in PATCH_LABELS
         )
         offset = (outputs["offset"].float() - batch["offset"]).square().sum(dim=-1) * covered
@@ -124,7 +132,10 @@ class TokenizerModule(nn.Module):
         target = F.pixel_unshuffle(batch["pixels"], patch).permute(0, 2, 3, 1)
         error = outputs["pixels"].float() - target
         pixels = error.abs().mean(dim=-1) + error.square().mean(dim=-1)
-        return {name: (value * weight).sum(dim=(1, 2)) for name, value in (("labels", labels), ("offset", offset), ("pixels", pixels))}
+        return {
+            name: (value * weight).sum(dim=(1, 2))
+            for name, value in (("labels", labels), ("offset", offset), ("pixels", pixels))
+        }
 
 
 class TokenizerStage(Stage):
@@ -158,7 +169,9 @@ class TokenizerStage(Stage):
         statistics.update(codebook, counts, sums)
         if step % recipe.revive_every == 0 and step < recipe.revive_until * recipe.steps:
             vectors = torch.cat([unit.detach().flatten(0, 2) for _, unit in flat])
-            distance = torch.cat([(o.state[0].unit - o.state[0].straight).detach().square().sum(-1).flatten() for o in outputs])
+            distance = torch.cat(
+                [(o.state[0].unit - o.state[0].straight).detach().square().sum(-1).flatten() for o in outputs]
+            )
             cover = torch.cat([o.state[2].flatten() for o in outputs])
             errors = distance * (1 + (recipe.thing_weight - 1) * cover)
             generator = torch.Generator().manual_seed(recipe.seed + step)
@@ -205,13 +218,17 @@ class TokenizerStage(Stage):
                 keep = (batch["kind"] > 0) | (chance < self.recipe.kmeans_background)
                 vectors.append(unit[keep.to(unit.device)])
         generator = torch.Generator().manual_seed(self.recipe.seed)
-        self.module.statistics.start(self.module.tokenizer.codebook, torch.cat(vectors), self.recipe.kmeans_iterations, generator)
+        self.module.statistics.start(
+            self.module.tokenizer.codebook, torch.cat(vectors), self.recipe.kmeans_iterations, generator
+        )
 
     def _collate(self, samples: list[tuple[Scene, Image.Image]]) -> dict[str, Any]:
         size, patch = self.recipe.picture_size, self.module.tokenizer.patch_size
         pixels = to_tensor([picture.resize((size, size), Image.Resampling.BICUBIC) for _, picture in samples])
         labels = [patch_labels(scene, self.level, size // patch) for scene, _ in samples]
-        captions = [self.text.encode(description(scene, self.level))[: self.recipe.caption_length] for scene, _ in samples]
+        captions = [
+            self.text.encode(description(scene, self.level))[: self.recipe.caption_length] for scene, _ in samples
+        ]
         padded = torch.zeros(len(samples), self.recipe.caption_length, dtype=torch.long)
         for row, caption in enumerate(captions):
             padded[row, : len(caption)] = torch.tensor(caption)
@@ -236,14 +253,19 @@ def patch_labels(scene: Scene, level: Level, grid: int, covered_from: float = 0.
     for thing in scene.things:
         half = level.sizes[thing.size] / 2
         along = [
-            (torch.minimum(edges[1:], torch.tensor(c + half)) - torch.maximum(edges[:-1], torch.tensor(c - half))).clamp(min=0) / side
+            (
+                torch.minimum(edges[1:], torch.tensor(c + half)) - torch.maximum(edges[:-1], torch.tensor(c - half))
+            ).clamp(min=0)
+            / side
             for c in (thing.x, thing.y)
         ]
         share = along[1][:, None] * along[0][None, :]
         mine = (share >= covered_from) & (share > cover)
         kind[mine] = level.kinds.index(thing.kind) + 1
         color[mine] = level.colors.index(thing.color) + 1
-        toward = torch.stack(torch.meshgrid((thing.y - middle) / side, (thing.x - middle) / side, indexing="ij")[::-1], dim=-1)
+        toward = torch.stack(
+            torch.meshgrid((thing.y - middle) / side, (thing.x - middle) / side, indexing="ij")[::-1], dim=-1
+        )
         offset[mine] = toward[mine]
         cover[mine] = share[mine]
     background = torch.full((grid, grid), level.backgrounds.index(scene.background))
