@@ -8,7 +8,11 @@ import yaml
 
 def names(folder: str) -> list[str]:
     """The resources of a folder (`models`, `training`, `sampling`, `world`), sorted, without `.yaml`."""
-    return sorted(entry.name.removesuffix(".yaml") for entry in (files(__name__) / folder).iterdir() if entry.name.endswith(".yaml"))
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in (files(__name__) / folder).iterdir()
+        if entry.name.endswith(".yaml")
+    )
 
 
 def read(folder: str, name: str) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class Stage(ABC):
 
     @abstractmethod
     def evaluate(self, module: nn.Module, samples: Path, step: int) -> dict[str, float]:
-        """Held-out metrics of the averaged weights; writes pictures to `samples`."""
+        """Held-out metrics of the averaged weights, already exported; writes pictures to `samples`."""
 
     @abstractmethod
     def export(self, module: nn.Module) -> None:
@@ -178,8 +178,8 @@ def _evaluate(accelerator: Accelerator, stage: Stage, module: nn.Module, output:
         samples.mkdir(exist_ok=True)
         module.eval()
         with torch.no_grad(), accelerator.autocast():
+            stage.export(module)
             metrics = stage.evaluate(module, samples, step)
-        stage.export(module)
         _log(accelerator, output, {"step": step, "evaluation": metrics})
         tqdm.write(f"{stage.recipe.stage} {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
     accelerator.wait_for_everyone()
@@ -188,9 +188,9 @@ def _evaluate(accelerator: Accelerator, stage: Stage, module: nn.Module, output:
 
 def _fingerprint(recipe: Recipe) -> str:
     """What must not change between the parts of one run. The length may: a run can be prolonged or be ended early."""
-    data = recipe.model_dump(
-        mode="json", exclude={"steps", "compile", "log_every", "evaluate_every", "save_every", "optimizer"}
-    )
+    free = {"steps", "compile", "log_every", "evaluate_every", "save_every", "optimizer"}
+    free |= {name for name in type(recipe).model_fields if name.startswith("evaluation_")}
+    data = recipe.model_dump(mode="json", exclude=free)
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 

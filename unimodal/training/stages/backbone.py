@@ -23,10 +23,12 @@ from unimodal.backbone.config import BackboneConfig
 from unimodal.backbone.model import MaskedDiffusionTransformer
 from unimodal.checkpoint import save_backbone
 from unimodal.diffusion.objective import Noise, Streams, collate, lay_out, weighted_loss
+from unimodal.evaluation.prompts import sample_prompts
+from unimodal.pipeline import Pipeline
 from unimodal.sequence import SequenceBuilder
 from unimodal.training.documents import DocumentBuilder, Dropout, scenes_of
 from unimodal.training.loop import Stage, StepOutput
-from unimodal.training.pictures import sample_random, to_tensor
+from unimodal.training.pictures import sample_random, save_rows, to_tensor
 from unimodal.training.recipe import Recipe
 from unimodal.vocab import UnifiedVocab
 from unimodal.world.render import render
@@ -52,6 +54,7 @@ class BackboneRecipe(Recipe):
     easy_fraction: float = Field(ge=0, lt=1)
     balance_rate: float = Field(ge=0)
     evaluation_samples: int = Field(default=32, gt=0)
+    evaluation_pictures: int = Field(default=6, gt=0)
     gradient_checkpointing: bool = False
 
 
@@ -146,7 +149,22 @@ class BackboneStage(Stage):
                 f"{task}.tokens": float(hits.mean()),
                 f"{task}.whole": float((wrong == 0).float().mean()),
             }
+        if (self.checkpoint / "decoder").is_dir():
+            self._draw(samples / f"{step:06d}.png", str(device))
         return metrics
+
+    def _draw(self, path: Path, device: str) -> None:
+        """Pictures for held-out prompts, drawn as a user would, above what they should show."""
+        captions = sample_prompts(self.level, self.recipe.evaluation_pictures, self.recipe.seed)
+        pipe = Pipeline.from_pretrained(self.checkpoint, device=device, dtype=torch.float32)
+        with torch.autocast(device.split(":")[0], enabled=False):
+            turbo = (self.checkpoint / "decoder-turbo").is_dir()
+            generator = torch.Generator().manual_seed(self.recipe.seed)
+            decoder = "turbo" if turbo else "normal"
+            drawn = pipe.generate([c.prompt for c in captions], decoder=decoder, decoder_steps=8, generator=generator)
+        wanted = to_tensor([render(caption.scene, self.level) for caption in captions])
+        save_rows(str(path), [wanted, to_tensor(drawn.images)])
+        path.with_suffix(".txt").write_text("\n".join(caption.prompt for caption in captions), encoding="utf-8")
 
     def export(self, module: nn.Module) -> None:
         assert isinstance(module, BackboneModule)

@@ -120,7 +120,6 @@ class DecoderStage(Stage):
         codes, latents, _ = (torch.stack(parts).to(device) for parts in zip(*drawn, strict=True))
         pixels = self._pictures("test", range(len(drawn))).to(device)
         gaps = condition_gap(transformer, conditioner, latents, codes, torch.Generator().manual_seed(self.recipe.seed))
-        self.export(module)
         decoder = PixelDecoder.from_pretrained(self.checkpoint, device, torch.float32)
         name = "turbo" if isinstance(self.recipe, DistillRecipe) else "normal"
         with torch.autocast(device.type, enabled=False):
