@@ -53,15 +53,16 @@ def inventory(model: str | Mapping[str, Mapping[str, Any]]) -> list[ComponentInv
         raise ValueError(f"model: lacks {', '.join(missing)}, it needs {', '.join(COMPONENTS)}")
     with torch.device("meta"):
         return [
-            _count_backbone(MaskedDiffusionTransformer(BackboneConfig(**sections["backbone"]))),
-            _count("image_tokenizer", ImageTokenizer.from_config(sections["image_tokenizer"])),
-            _count("conditioner", build_conditioner(sections["conditioner"])),
-            _count("decoder", build_transformer(sections["decoder"])),
-            _count("vae", build_autoencoder(sections["vae"])),
+            count_backbone(MaskedDiffusionTransformer(BackboneConfig(**sections["backbone"]))),
+            count("image_tokenizer", ImageTokenizer.from_config(sections["image_tokenizer"])),
+            count("conditioner", build_conditioner(sections["conditioner"])),
+            count("decoder", build_transformer(sections["decoder"])),
+            count("vae", build_autoencoder(sections["vae"])),
         ]
 
 
-def _count_backbone(model: MaskedDiffusionTransformer) -> ComponentInventory:
+def count_backbone(model: MaskedDiffusionTransformer) -> ComponentInventory:
+    """Counts a backbone as it is published: experts apart."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     stored = dict(hub_keys.to_published(model.state_dict()))
     routed = sum(tensor.numel() for name, tensor in stored.items() if ".mlp.experts." in name)
@@ -75,7 +76,8 @@ def _count_backbone(model: MaskedDiffusionTransformer) -> ComponentInventory:
     )
 
 
-def _count(name: str, module: nn.Module) -> ComponentInventory:
+def count(name: str, module: nn.Module) -> ComponentInventory:
+    """Counts any other component."""
     parameters = sum(parameter.numel() for parameter in module.parameters())
     stored = module.state_dict()
     return ComponentInventory(
