@@ -12,7 +12,9 @@ import json
 import shutil
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +100,7 @@ def train(stage: Stage, output: Path, cpu: bool = False, stop_after: int | None 
     forward = torch.compile(module, dynamic=True) if recipe.compile else module
 
     state = output / "state"
-    step = _resume(accelerator, state, recipe) if state.is_dir() else 0
+    step = _resume(accelerator, state, recipe)
     if accelerator.is_main_process:
         output.mkdir(parents=True, exist_ok=True)
     last = min(recipe.steps, stop_after or recipe.steps)
@@ -122,7 +124,7 @@ def train(stage: Stage, output: Path, cpu: bool = False, stop_after: int | None 
         progress.update()
         if step % recipe.log_every == 0 or step == last:
             now = time.monotonic()
-            line = {"step": step, "loss": loss, "gradient_norm": float(norm), "seconds": round(now - seconds, 2)}
+            line = {"step": step, "loss": loss, "gradient_norm": float(norm or 0.0), "seconds": round(now - seconds, 2)}
             line |= {k: float(torch.stack([o.metrics[k] for o in outputs]).mean()) for k in outputs[0].metrics}
             seconds = now
             progress.set_postfix(loss=f"{loss:.4f}")
@@ -132,6 +134,10 @@ def train(stage: Stage, output: Path, cpu: bool = False, stop_after: int | None 
         if step % recipe.evaluate_every == 0 or step == recipe.steps:
             metrics = _evaluate(accelerator, stage, average.module, output, step)
             module.train()
+    if step == recipe.steps and not metrics:
+        # Stopped between its last step and its end, or asked for again.
+        stage.before_step(step, stage.module)
+        metrics = _evaluate(accelerator, stage, average.module, output, step)
     progress.close()
     return metrics if step == recipe.steps else {}
 
@@ -148,7 +154,7 @@ def _accumulate(accelerator: Accelerator, stage: Stage, forward: Any, step: int)
         _to(stage.batch(step, range(start, min(start + size, first + share))), accelerator.device)
         for start in range(first, first + share, size)
     ]
-    weight = accelerator.reduce(sum(b["weight"] for b in batches), reduction="sum")
+    weight = sum_over_processes(accelerator, [b["weight"] for b in batches])
     outputs, total = [], torch.zeros((), device=accelerator.device)
     for position, batch in enumerate(batches):
         synchronize = position == len(batches) - 1
@@ -158,7 +164,14 @@ def _accumulate(accelerator: Accelerator, stage: Stage, forward: Any, step: int)
             accelerator.backward(loss * accelerator.num_processes)  # the gradient is averaged over processes
         total += loss.detach()
         outputs.append(out)
-    return outputs, float(accelerator.reduce(total, reduction="sum"))
+    return outputs, float(sum_over_processes(accelerator, [total]))
+
+
+def sum_over_processes(accelerator: Accelerator, parts: Sequence[Tensor]) -> Tensor:
+    """The sum of the parts of all processes."""
+    total = accelerator.reduce(reduce(torch.add, parts), reduction="sum")
+    assert isinstance(total, Tensor)
+    return total
 
 
 def _to(value: Any, device: torch.device) -> Any:
@@ -213,6 +226,13 @@ def _save(accelerator: Accelerator, state: Path, step: int, recipe: Recipe) -> N
 
 
 def _resume(accelerator: Accelerator, state: Path, recipe: Recipe) -> int:
+    """Loads the state, if there is one; returns the steps that it has behind it."""
+    previous = state.with_name("state.previous")
+    if accelerator.is_main_process and previous.is_dir() and not state.exists():
+        previous.rename(state)  # stopped while one state took the other's place
+    accelerator.wait_for_everyone()
+    if not state.is_dir():
+        return 0
     progress = json.loads((state / "progress.json").read_text(encoding="utf-8"))
     if progress["fingerprint"] != _fingerprint(recipe):
         raise ValueError(

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from unimodal.world.render import render
-from unimodal.world.sampling import sample_scene
+from unimodal.world.sampling import Split, sample_scene
 from unimodal.world.scene import Level, Scene
 
 
@@ -23,7 +23,7 @@ def torch_generator(source: random.Random) -> torch.Generator:
     return torch.Generator().manual_seed(source.getrandbits(63))
 
 
-def sample_picture(level: Level, source: random.Random, split: str = "train") -> tuple[Scene, Image.Image]:
+def sample_picture(level: Level, source: random.Random, split: Split = "train") -> tuple[Scene, Image.Image]:
     scene = sample_scene(level, source, split)
     return scene, render(scene, level)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,6 +18,9 @@ import unimodal_configs
 
 class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+AnyRecipe = TypeVar("AnyRecipe", bound=Strict)
 
 
 class OptimizerRecipe(Strict):
@@ -54,24 +57,28 @@ class Recipe(Strict):
     save_every: int = Field(default=200, gt=0)
 
 
-def read_recipe(recipe_class: type[Recipe], name_or_path: str | Path, overrides: Sequence[str] = ()) -> Any:
+def read_recipe(
+    recipe_class: type[AnyRecipe], name_or_path: str | Path, overrides: Sequence[str] = (), stage: str | None = None
+) -> AnyRecipe:
     """Reads a packaged recipe by name, or a YAML file, as a `recipe_class`.
 
+    Args:
+        overrides: dotted assignments, `key=value` with a YAML value.
+        stage: the stage that the recipe must be for.
+
     Raises:
-        ValueError: unknown name, unreadable file, or a key that is unknown, missing or of the wrong type.
+        ValueError: unknown name, unreadable file, another stage, or a key that is unknown, missing or mistyped.
     """
-    path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise ValueError(f"recipe: there is no file {str(path)!r}")
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    else:
-        data = unimodal_configs.read("training", str(name_or_path))
+    data = unimodal_configs.read_named("training", name_or_path)
     for dotted, value in _assignments(overrides):
         target = data
-        for key in dotted[:-1]:
+        for depth, key in enumerate(dotted[:-1]):
             target = target.setdefault(key, {})
+            if not isinstance(target, dict):
+                raise ValueError(f"override: {'.'.join(dotted[: depth + 1])} is {target!r} and has no parts")
         target[dotted[-1]] = value
+    if stage is not None and data.get("stage") != stage:
+        raise ValueError(f"recipe: {name_or_path} is for stage {data.get('stage')!r}, not {stage!r}")
     try:
         return recipe_class.model_validate(data)
     except ValidationError as error:
@@ -84,4 +91,7 @@ def _assignments(overrides: Iterable[str]) -> Iterable[tuple[list[str], Any]]:
         key, separator, value = override.partition("=")
         if not separator or not key:
             raise ValueError(f"override: expected key=value, got {override!r}")
-        yield key.split("."), yaml.safe_load(value)
+        try:
+            yield key.split("."), yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError(f"override: {value!r}, the value of {key}, is not YAML") from None

@@ -41,12 +41,10 @@ def run_stage(
     if name == "text-tokenizer":
         from unimodal.training.stages.text_tokenizer import TextTokenizerRecipe, train_text_tokenizer
 
-        train_text_tokenizer(read_recipe(TextTokenizerRecipe, recipe, overrides), checkpoint)  # type: ignore[arg-type]
+        train_text_tokenizer(read_recipe(TextTokenizerRecipe, recipe, overrides, stage=name), checkpoint)
         return {}
     recipe_class, stage_class = _stage_classes(name)
-    settings = read_recipe(recipe_class, recipe, overrides)
-    if settings.stage != name:
-        raise ValueError(f"recipe: {recipe} is for stage {settings.stage!r}, not {name!r}")
+    settings = read_recipe(recipe_class, recipe, overrides, stage=name)
     return train(stage_class(settings, checkpoint), output, cpu=cpu, stop_after=stop_after)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -87,7 +87,7 @@ class AutoencoderStage(Stage):
         self.recipe, self.checkpoint = recipe, checkpoint
         self.level = load_level(recipe.level)
         torch.manual_seed(recipe.seed)
-        autoencoder = build_autoencoder(unimodal_configs.read("models", recipe.model)["vae"])
+        autoencoder = build_autoencoder(unimodal_configs.read_model(recipe.model)["vae"])
         zero_residual_branches(autoencoder)
         autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         pictures = [
@@ -117,9 +117,8 @@ class AutoencoderStage(Stage):
     def evaluate(self, module: nn.Module, samples: Path, step: int) -> dict[str, float]:
         assert isinstance(module, AutoencoderModule)
         pixels = self._evaluation_pixels(module)
-        decoded = torch.cat(
-            [module.autoencoder.decode(z).sample for z in self._latents(module, pixels).split(8)]
-        ).float()  # type: ignore[union-attr]
+        decode: Any = module.autoencoder.decode
+        decoded = torch.cat([decode(latents).sample for latents in self._latents(module, pixels).split(8)]).float()
         linear = module.linear_reconstruction(pixels)
         save_rows(str(samples / f"{step:06d}.png"), [pixels[:6], decoded[:6]])
         return {"psnr": float(psnr(decoded, pixels)), "psnr_pca": float(psnr(linear, pixels))}
@@ -135,9 +134,8 @@ class AutoencoderStage(Stage):
 
     def _evaluation_pixels(self, module: nn.Module) -> Tensor:
         sources = (sample_random(self.recipe.seed, 0, i, "test") for i in range(self.recipe.evaluation_pictures))
-        return to_tensor([sample_picture(self.level, s, "test")[1] for s in sources]).to(
-            next(module.parameters()).device
-        )
+        pixels = to_tensor([sample_picture(self.level, source, "test")[1] for source in sources])
+        return pixels.to(next(module.parameters()).device)
 
     def _latents(self, module: AutoencoderModule, pixels: Tensor) -> Tensor:
         with torch.no_grad():

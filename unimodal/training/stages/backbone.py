@@ -27,7 +27,7 @@ from unimodal.evaluation.prompts import sample_prompts
 from unimodal.pipeline import Pipeline
 from unimodal.sequence import SequenceBuilder
 from unimodal.training.documents import DocumentBuilder, Dropout, scenes_of
-from unimodal.training.loop import Stage, StepOutput
+from unimodal.training.loop import Stage, StepOutput, sum_over_processes
 from unimodal.training.pictures import sample_random, save_rows, to_tensor
 from unimodal.training.recipe import Recipe
 from unimodal.vocab import UnifiedVocab
@@ -65,11 +65,11 @@ class BackboneModule(nn.Module):
 
     def forward(self, batch: dict[str, Any]) -> StepOutput:
         """Rows of similar lengths go through the model together; `batch["parts"]` holds these packs."""
-        results = [self._part(part) for part in batch["parts"]]
-        loss = torch.stack([r[0] for r in results]).sum()
-        hits, entropies = (torch.cat([r[i] for r in results]) for i in (1, 2))
-        counts = None if results[0][3] is None else torch.stack([r[3] for r in results]).sum(dim=0)
-        return StepOutput(loss, {"accuracy": hits.mean(), "entropy": entropies.mean()}, (hits, entropies, counts))
+        losses, *others, part_counts = zip(*[self._part(part) for part in batch["parts"]], strict=True)
+        hits, entropies = (torch.cat(parts) for parts in others)
+        counts = None if part_counts[0] is None else torch.stack(part_counts).sum(dim=0)
+        metrics = {"accuracy": hits.mean(), "entropy": entropies.mean()}
+        return StepOutput(torch.stack(losses).sum(), metrics, (hits, entropies, counts))
 
     def _part(self, part: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         output = self.model(
@@ -95,10 +95,10 @@ class BackboneStage(Stage):
         self.level = load_level(recipe.level)
         self.tokenizer = ImageTokenizer.from_pretrained(checkpoint / "image_tokenizer")
         torch.manual_seed(recipe.seed)
-        config = BackboneConfig(**unimodal_configs.read("models", recipe.model)["backbone"])
+        config = BackboneConfig(**unimodal_configs.read_model(recipe.model)["backbone"])
         model = MaskedDiffusionTransformer(config)
         if recipe.gradient_checkpointing:
-            model.gradient_checkpointing_enable()
+            recompute_activations(model)
         self.module = BackboneModule(model)
         text = TextTokenizer.from_pretrained(checkpoint)
         self.vocab = UnifiedVocab.from_tokenizer(
@@ -125,7 +125,7 @@ class BackboneStage(Stage):
 
     def after_step(self, step: int, module: nn.Module, outputs: list[StepOutput], accelerator: Accelerator) -> None:
         """Moves each router's bias toward equal load: b += u · (target − share) / rms, arXiv 2408.15664."""
-        counts = accelerator.reduce(sum(o.state[2] for o in outputs).float(), reduction="sum")
+        counts = sum_over_processes(accelerator, [output.state[2].float() for output in outputs])
         error = 1 / counts.shape[1] - counts / counts.sum(dim=1, keepdim=True)
         scale = error.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-6)
         for router, row in zip(self.module.model.routers(), error / scale, strict=True):
@@ -197,6 +197,13 @@ class BackboneStage(Stage):
         pixels = to_tensor([render(scene, self.level).resize(size, Image.Resampling.BICUBIC) for scene in scenes])
         with torch.autocast(pixels.device.type, enabled=False):
             return dict(zip(scenes, self.tokenizer.encode(pixels), strict=True))
+
+
+def recompute_activations(model: MaskedDiffusionTransformer) -> None:
+    """Keeps the inputs of layers only and computes the rest again in the backward pass."""
+    # The older name is deprecated since transformers 5.23, which brought the newer one.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
 
 
 def pack(groups: list[Streams], row_length: int) -> list[list[Streams]]:

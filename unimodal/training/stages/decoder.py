@@ -19,6 +19,7 @@ from unimodal.training.pictures import sample_picture, sample_random, save_rows,
 from unimodal.training.recipe import Recipe
 from unimodal.training.stages.autoencoder import psnr
 from unimodal.training.stages.tokenizer import patch_labels
+from unimodal.world.sampling import Split
 from unimodal.world.scene import load_level
 from unimodal_decoders.autoencoder import encode_latents, load_autoencoder
 from unimodal_decoders.conditioner import Conditioner, PositionCue, build_conditioner
@@ -83,7 +84,7 @@ class DecoderStage(Stage):
         self.level = load_level(recipe.level)
         self.tokenizer = ImageTokenizer.from_pretrained(checkpoint / "image_tokenizer")
         self.autoencoder = load_autoencoder(checkpoint / "vae", dtype=torch.float32)
-        self.configuration = unimodal_configs.read("models", recipe.model)
+        self.configuration = unimodal_configs.read_model(recipe.model)
         self.cue = PositionCue.from_config(self.configuration["decoder"])
         self._pool: dict[tuple[str, int], tuple[Tensor, Tensor, Tensor]] = {}
         torch.manual_seed(recipe.seed)
@@ -139,7 +140,7 @@ class DecoderStage(Stage):
         assert isinstance(module, DecoderModule)
         return module.conditioner, module.transformer
 
-    def _pictures(self, split: str, indices: range) -> Tensor:
+    def _pictures(self, split: Split, indices: range) -> Tensor:
         return to_tensor(
             [
                 sample_picture(self.level, sample_random(self.recipe.seed, 0, i, f"decoder/{split}"), split)[1]
@@ -148,7 +149,7 @@ class DecoderStage(Stage):
         )
 
     @torch.no_grad()
-    def _sample(self, split: str, index: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _sample(self, split: Split, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Codes [H, W], latents [C, Y, X] and the loss weight of every latent [Y, X] of one picture of the pool."""
         if (split, index) not in self._pool:
             scene, picture = sample_picture(

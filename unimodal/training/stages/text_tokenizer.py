@@ -46,7 +46,7 @@ def train_text_tokenizer(recipe: TextTokenizerRecipe, checkpoint: Path) -> PreTr
     Raises:
         ValueError: more entries than the model's text range has room for.
     """
-    sizes = unimodal_configs.read("models", recipe.model)
+    sizes = unimodal_configs.read_model(recipe.model)
     offset = sizes["backbone"]["image_token_offset"]
     codes = sizes["image_tokenizer"]["vq_config"]["num_embeddings"]
     tokenizer = Tokenizer(models.BPE())

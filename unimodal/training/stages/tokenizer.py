@@ -8,6 +8,7 @@ patches of things weighted above the background.
 
 from __future__ import annotations
 
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import unimodal_configs
-from unimodal.training.loop import Stage, StepOutput
+from unimodal.training.loop import Stage, StepOutput, sum_over_processes
 from unimodal.training.pictures import sample_picture, sample_random, save_rows, to_tensor
 from unimodal.training.recipe import Recipe, Strict
 from unimodal.world.scene import Level, Scene, load_level
@@ -105,7 +106,7 @@ class TokenizerModule(nn.Module):
         losses["contrastive"] = contrastive.expand(count)
         losses["commitment"] = quantized.commitment if self.quantizing else torch.zeros_like(quantized.commitment)
         weights = self.recipe.losses.model_dump()
-        total = sum(weights[name] * value for name, value in losses.items())
+        total = reduce(torch.add, [weights[name] * value for name, value in losses.items()])
         metrics = {name: value.detach().float().mean() for name, value in losses.items()}
         return StepOutput(total.sum(), metrics, (quantized, losses["pixels"].detach(), batch["cover"]))
 
@@ -121,12 +122,10 @@ class TokenizerModule(nn.Module):
         covered = (batch["kind"] > 0).float()
         weight = 1 + (self.recipe.thing_weight - 1) * covered
         weight = weight / weight.sum(dim=(1, 2), keepdim=True)
-        labels = sum(
-            F.cross_entropy(outputs[name].flatten(0, 2).float(), batch[name].flatten(), reduction="none").view_as(
-                weight
-            )
-            for name in PATCH_LABELS
-        )
+        labels = torch.zeros_like(weight)
+        for name in PATCH_LABELS:
+            scores = outputs[name].flatten(0, 2).float()
+            labels = labels + F.cross_entropy(scores, batch[name].flatten(), reduction="none").view_as(weight)
         offset = (outputs["offset"].float() - batch["offset"]).square().sum(dim=-1) * covered
         patch = self.tokenizer.patch_size
         target = F.pixel_unshuffle(batch["pixels"], patch).permute(0, 2, 3, 1)
@@ -147,7 +146,7 @@ class TokenizerStage(Stage):
         self.level = load_level(recipe.level)
         self.text = TextTokenizer.from_pretrained(checkpoint)
         torch.manual_seed(recipe.seed)
-        tokenizer = ImageTokenizer.from_config(unimodal_configs.read("models", recipe.model)["image_tokenizer"])
+        tokenizer = ImageTokenizer.from_config(unimodal_configs.read_model(recipe.model)["image_tokenizer"])
         self.module = TokenizerModule(tokenizer, recipe, self.level, len(self.text))
 
     def batch(self, step: int, indices: range) -> dict[str, Any]:
@@ -165,7 +164,7 @@ class TokenizerStage(Stage):
             return
         flat = [(q.codes, q.unit) for q in (o.state[0] for o in outputs)]
         totals = [assignment_sums(codes, unit, len(codebook)) for codes, unit in flat]
-        counts, sums = (accelerator.reduce(sum(part), reduction="sum") for part in zip(*totals, strict=True))
+        counts, sums = (sum_over_processes(accelerator, part) for part in zip(*totals, strict=True))
         statistics.update(codebook, counts, sums)
         if step % recipe.revive_every == 0 and step < recipe.revive_until * recipe.steps:
             vectors = torch.cat([unit.detach().flatten(0, 2) for _, unit in flat])
@@ -175,7 +174,8 @@ class TokenizerStage(Stage):
             cover = torch.cat([o.state[2].flatten() for o in outputs])
             errors = distance * (1 + (recipe.thing_weight - 1) * cover)
             generator = torch.Generator().manual_seed(recipe.seed + step)
-            statistics.revive(codebook, accelerator.gather(vectors), accelerator.gather(errors), generator)
+            vectors, errors = accelerator.gather((vectors, errors))
+            statistics.revive(codebook, vectors, errors, generator)
 
     def evaluate(self, module: nn.Module, samples: Path, step: int) -> dict[str, float]:
         """Accuracy of the labels read back from quantised features, and how many codes things and all patches use."""
