@@ -114,6 +114,37 @@ def assignment_sums(codes: Tensor, vectors: Tensor, codebook_size: int) -> tuple
     return counts, torch.zeros(codebook_size, vectors.shape[-1], device=vectors.device).index_add_(0, codes, vectors)
 
 
+@torch.no_grad()
+def merge_twins(codebook: Tensor, background_counts: Tensor, thing_counts: Tensor, similarity: float) -> int:
+    """Merges codes that say the same about the background; returns how many are retired.
+
+    A large codebook splits a plain background into many codes that differ in nothing one could name. Which of them a
+    patch gets is noise to whoever predicts codes. Each code's twins, those of the same background within a cosine of
+    `similarity`, join the commonest of them, which moves to their mean; theirs become zero, nearest to nothing. Codes
+    that things use stay as they are.
+
+    Args:
+        codebook: [K, D], changed in place.
+        background_counts: [N, K], how often each of N backgrounds uses each code where nothing stands.
+        thing_counts: [K], how often things use each code.
+        similarity: cosine in (0, 1] from which two codes are twins.
+    """
+    unit = F.normalize(codebook.float(), dim=-1)
+    used, label = background_counts.sum(dim=0), background_counts.argmax(dim=0)
+    mergeable = (used > 0) & (thing_counts <= 0.1 * (used + thing_counts))
+    members: dict[int, list[int]] = {}
+    for code in used.argsort(descending=True).tolist():
+        if not mergeable[code]:
+            continue
+        close = [kept for kept in members if label[kept] == label[code] and unit[kept] @ unit[code] > similarity]
+        nearest = max(close, key=lambda kept: float(unit[kept] @ unit[code]), default=code)
+        members.setdefault(nearest, []).append(code)
+    for kept, twins in members.items():
+        codebook[twins] = 0
+        codebook[kept] = F.normalize((unit[twins] * used[twins, None]).sum(dim=0), dim=-1).to(codebook.dtype)
+    return sum(len(twins) - 1 for twins in members.values())
+
+
 def codebook_perplexity(counts: Tensor) -> Tensor:
     """exp(entropy) of the code shares: the number of codes in effective use."""
     shares = counts / counts.sum().clamp(min=1)

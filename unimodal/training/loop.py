@@ -60,6 +60,9 @@ class Stage(ABC):
     def after_step(self, step: int, module: nn.Module, outputs: list[StepOutput], accelerator: Accelerator) -> None:  # noqa: B027
         """Updates outside gradient descent: codebooks, router biases."""
 
+    def finish(self, module: nn.Module) -> None:  # noqa: B027
+        """Last changes to the averaged weights, after the last step."""
+
     @abstractmethod
     def evaluate(self, module: nn.Module, samples: Path, step: int) -> dict[str, float]:
         """Held-out metrics of the averaged weights, already exported; writes pictures to `samples`."""
@@ -191,6 +194,8 @@ def _evaluate(accelerator: Accelerator, stage: Stage, module: nn.Module, output:
         samples.mkdir(exist_ok=True)
         module.eval()
         with torch.no_grad(), accelerator.autocast():
+            if step == stage.recipe.steps:
+                stage.finish(module)
             stage.export(module)
             metrics = stage.evaluate(module, samples, step)
         _log(accelerator, output, {"step": step, "evaluation": metrics})

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 import unimodal_configs
 
@@ -55,6 +55,11 @@ class Recipe(Strict):
     log_every: int = Field(default=20, gt=0)
     evaluate_every: int = Field(default=500, gt=0)
     save_every: int = Field(default=200, gt=0)
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _read_no(cls, value: Any) -> Any:
+        return "no" if value is False else value  # which YAML makes of a `no` without quotes
 
 
 def read_recipe(

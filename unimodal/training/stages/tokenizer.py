@@ -33,12 +33,14 @@ from unimodal_tokenizers.losses import (
     SemanticHeads,
     assignment_sums,
     codebook_perplexity,
+    merge_twins,
     quantize,
 )
 from unimodal_tokenizers.siglip_vq import ImageTokenizer
 from unimodal_tokenizers.text import TextTokenizer
 
 PATCH_LABELS = ("kind", "color", "background")
+EMPTY = 0.02  # a patch of which things cover less shows the background alone
 
 
 class TokenizerLossWeights(Strict):
@@ -53,7 +55,8 @@ class TokenizerRecipe(Recipe):
     """`picture_size`: side of the tokenised picture in pixels. `codebook_starts`: the shares of the run at which the
     codebook starts from k-means; before the first, features are not quantised, and a later one gives codes to what
     features have learned to tell apart since. Dead codes are revived every `revive_every` steps until `revive_until` of
-    the run. `thing_weight` multiplies patches that things cover; k-means sees `kmeans_background` of the others."""
+    the run. `thing_weight` multiplies patches that things cover; k-means sees `kmeans_background` of the others. At the end, codes of the background
+    within a cosine of `merge_similarity` become one."""
 
     picture_size: int = Field(gt=0)
     codebook_starts: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(min_length=1)
@@ -64,6 +67,7 @@ class TokenizerRecipe(Recipe):
     kmeans_batches: int = Field(gt=0)
     kmeans_iterations: int = Field(default=10, gt=0)
     kmeans_background: float = Field(default=0.05, gt=0, le=1)
+    merge_similarity: float = Field(gt=0, le=1)
     thing_weight: float = Field(gt=0)
     caption_length: int = Field(default=64, gt=0)
     embedding_width: int = Field(default=128, gt=0)
@@ -207,6 +211,20 @@ class TokenizerStage(Stage):
         assert isinstance(module, TokenizerModule)
         module.tokenizer.save_pretrained(self.checkpoint / "image_tokenizer")
 
+    def finish(self, module: nn.Module) -> None:
+        """Merges the background's twin codes, counted over fresh training pictures."""
+        assert isinstance(module, TokenizerModule)
+        size = len(module.tokenizer.codebook)
+        background_counts, thing_counts = torch.zeros(len(self.level.backgrounds), size), torch.zeros(size)
+        for draw in range(self.recipe.kmeans_batches):
+            batch = self.batch(-1 - draw, range(self.recipe.batch_size))
+            codes = module.tokenizer.encode(batch["pixels"].to(module.logit_scale.device)).cpu()
+            empty = batch["cover"] < EMPTY
+            thing_counts += torch.bincount(codes[~empty], minlength=size)
+            pairs = batch["background"][empty] * size + codes[empty]
+            background_counts += torch.bincount(pairs, minlength=background_counts.numel()).view_as(background_counts)
+        merge_twins(module.tokenizer.codebook, background_counts, thing_counts, self.recipe.merge_similarity)
+
     def _start_codebook(self) -> None:
         vectors = []
         with torch.no_grad():
@@ -243,7 +261,8 @@ def patch_labels(scene: Scene, level: Level, grid: int, covered_from: float = 0.
 
     Returns:
         `kind`, `color` int [grid, grid], 0 for none; `background` int; `offset` [grid, grid, 2]: (x, y) from the patch
-        centre to the thing's centre in patches; `cover` [grid, grid] in [0, 1].
+        centre to the thing's centre in patches; `cover` [grid, grid] in [0, 1]: the share that
+        some thing covers, however small.
     """
     side = level.picture_size / grid
     edges = torch.arange(grid + 1) * side
@@ -267,6 +286,6 @@ def patch_labels(scene: Scene, level: Level, grid: int, covered_from: float = 0.
             torch.meshgrid((thing.y - middle) / side, (thing.x - middle) / side, indexing="ij")[::-1], dim=-1
         )
         offset[mine] = toward[mine]
-        cover[mine] = share[mine]
+        cover = torch.maximum(cover, share)
     background = torch.full((grid, grid), level.backgrounds.index(scene.background))
     return {"kind": kind, "color": color, "background": background, "offset": offset, "cover": cover}
