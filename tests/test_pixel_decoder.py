@@ -20,9 +20,9 @@ from unimodal_decoders.autoencoder import (
     load_autoencoder,
     save_autoencoder,
 )
-from unimodal_decoders.conditioner import Conditioner, PositionCue, build_conditioner
+from unimodal_decoders.conditioner import Conditioner, build_conditioner
 from unimodal_decoders.pixel_decoder import PixelDecoder
-from unimodal_decoders.rotary import rotate, rotation
+from unimodal_decoders.rotary import places, rotate, rotation
 from unimodal_decoders.transformer import (
     build_transformer,
     initialise_gates,
@@ -230,7 +230,7 @@ def test_files_have_the_published_names(folder: Path) -> None:
         "prior_token_embedding.weight",
     ]
     config = json.loads((folder / "decoder" / "config.json").read_text())
-    assert config["cap_feat_dim"] == 24 and "position_cue" not in config
+    assert config["cap_feat_dim"] == 24 and "condition_on_grid" not in config
     names = {path.name for path in folder.rglob("*") if path.is_file()}
     assert names == {
         "config.json",
@@ -301,35 +301,29 @@ def test_features_repeat_each_code_on_a_square() -> None:
         conditioner(codes.float())
 
 
-def test_a_position_cue_is_declared_by_the_decoder(folder: Path, tmp_path: Path) -> None:
-    cue = PositionCue(theta=256.0, row_dim=6, column_dim=8, scale=0.5)
+def test_the_condition_on_the_grid_is_declared_by_the_decoder(folder: Path, tmp_path: Path) -> None:
     transformer = load_transformer(folder / "decoder")
-    save_transformer(transformer, tmp_path / "decoder", position_cue=cue)
-    config = json.loads((tmp_path / "decoder" / "config.json").read_text())
-    assert PositionCue.from_config(config) == cue
-    assert PositionCue.from_config({**config, "position_cue": False}) is None
-    conditioner = Conditioner.from_pretrained(folder / "image_tokenizer", position_cue=cue)
-    autoencoder = load_autoencoder(folder / "vae")
-    loaded = PixelDecoder(conditioner, autoencoder, folder=tmp_path)
     codes, latents, times = draw_codes(1, 2, 3), torch.randn(1, 16, 8, 12), torch.tensor([0.5])
+    conditioner = Conditioner.from_pretrained(folder / "image_tokenizer")
     with torch.no_grad():
-        result = loaded.velocity_field(codes, "normal", 0.0)(latents, times)
-        torch.testing.assert_close(result, velocity(transformer, latents, times, conditioner(codes)))
-        plain = velocity(transformer, latents, times, conditioner.semantic_features(codes))
-    assert not torch.allclose(result, plain, atol=1e-4)
+        plain = velocity(transformer, latents, times, conditioner(codes))
+        transformer.condition_on_grid = True
+        placed = velocity(transformer, latents, times, conditioner(codes))
+    assert not torch.allclose(placed, plain, atol=1e-4)
+    save_transformer(transformer, tmp_path / "decoder")
+    assert json.loads((tmp_path / "decoder" / "config.json").read_text())["condition_on_grid"] is True
+    with torch.no_grad():
+        loaded = velocity(load_transformer(tmp_path / "decoder"), latents, times, conditioner(codes))
+    torch.testing.assert_close(loaded, placed)
 
 
-def test_the_cue_is_a_cosine_and_sine_of_each_place() -> None:
-    cue = PositionCue(theta=16.0, row_dim=4, column_dim=2)
-    grid = cue.features(height=1, width=2, channels=13, resolution_multiplier=2).view(2, 4, 13)
-    row, column = torch.tensor(1.0), torch.tensor(3.0)
-    expected = torch.zeros(13)
-    expected[:4] = torch.stack((row.cos(), (row / 4).cos(), row.sin(), (row / 4).sin()))
-    expected[6:8] = torch.stack((column.cos(), column.sin()))
-    torch.testing.assert_close(grid[1, 3], expected)
-    # Twice as many features as patches: the pair lies a quarter to each side of its patch.
-    shared = cue.features(height=1, width=1, channels=13, resolution_multiplier=1).view(2, 2, 13)
-    assert shared[0, :, 7].tolist() == pytest.approx([-0.2474, 0.2474], abs=1e-4)
+def test_condition_tokens_on_the_grid_stand_at_the_centre_of_what_they_describe() -> None:
+    picture, condition = places(rows=2, columns=3, num_features=6, multiple=4, on_grid=True)
+    torch.testing.assert_close(condition[:6, 1:], picture[:6, 1:])
+    assert set(condition[:6, 0].tolist()) == {1.0} and condition[6:, 1:].abs().sum() == 0
+    # Twice as many features per side as patches: each pair lies a quarter to each side of its patch.
+    _, finer = places(rows=1, columns=1, num_features=4, multiple=4, on_grid=True)
+    assert finer[:, 1:].tolist() == [[-0.25, -0.25], [-0.25, 0.25], [0.25, -0.25], [0.25, 0.25]]
 
 
 def test_gates_get_a_head_start() -> None:

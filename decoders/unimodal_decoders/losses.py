@@ -76,7 +76,8 @@ def training_features(
     """Features [B, N, D] of `codes`, each picture's replaced by zeros with probability `drop_probability`."""
     if not 0 <= drop_probability <= 1:
         raise ValueError(f"drop_probability: {drop_probability}, expected in [0, 1]")
-    features = conditioner(codes, resolution_multiplier(codes, latents))
+    resolution_multiplier(codes, latents)  # refuses grids that do not fit each other
+    features = conditioner(codes)
     kept = torch.rand(len(codes), generator=generator, device=generator.device) >= drop_probability
     return features * kept.to(features)[:, None, None]
 

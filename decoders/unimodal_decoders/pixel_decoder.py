@@ -13,9 +13,8 @@ from torch import Tensor
 
 from unimodal_decoders import flow
 from unimodal_decoders.autoencoder import decode_latents, load_autoencoder, save_autoencoder
-from unimodal_decoders.conditioner import Conditioner, PositionCue
+from unimodal_decoders.conditioner import Conditioner
 from unimodal_decoders.transformer import load_transformer, save_transformer, velocity
-from unimodal_decoders.weight_files import read_config
 
 Variant = Literal["turbo", "normal"]
 FOLDERS: Mapping[Variant, str] = {"turbo": "decoder-turbo", "normal": "decoder"}
@@ -29,7 +28,6 @@ class PixelDecoder:
         autoencoder: latents to pixels.
         transformers: those already loaded.
         folder: a checkpoint's root, where the others are found.
-        cues: the position cue of each loaded transformer, where its configuration declares one.
     """
 
     def __init__(
@@ -38,13 +36,11 @@ class PixelDecoder:
         autoencoder: AutoencoderKL,
         transformers: Mapping[Variant, ZImageTransformer2DModel] | None = None,
         folder: str | Path | None = None,
-        cues: Mapping[Variant, PositionCue | None] | None = None,
     ) -> None:
         self.conditioner = conditioner
         self.autoencoder = autoencoder
         self.folder = None if folder is None else Path(folder)
         self._transformers = dict(transformers or {})
-        self._cues = dict(cues or {})
 
     @classmethod
     def from_pretrained(
@@ -78,7 +74,6 @@ class PixelDecoder:
             if path is None or not path.is_dir():
                 raise ValueError(f"decoder: this checkpoint has no {decoder!r} decoder ({path or 'no folder given'})")
             self._transformers[decoder] = load_transformer(path, self.device, self.autoencoder.dtype)
-            self._cues[decoder] = PositionCue.from_config(read_config(path))
         return self._transformers[decoder]
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -89,7 +84,7 @@ class PixelDecoder:
         for decoder, name in FOLDERS.items():
             was_loaded = decoder in self._transformers
             if was_loaded or (self.folder is not None and (self.folder / name).is_dir()):
-                save_transformer(self.transformer(decoder), folder / name, self._cues.get(decoder))
+                save_transformer(self.transformer(decoder), folder / name)
             if not was_loaded:
                 self.release(decoder)
 
@@ -153,23 +148,20 @@ class PixelDecoder:
         noise = next(flow.normal_draws(shape, generator, self.device, torch.float32))
         if decoder == "normal":
             steps = flow.NORMAL_STEPS if num_steps is None else num_steps
-            field = self.velocity_field(codes, decoder, guidance_scale, resolution_multiplier)
+            field = self.velocity_field(codes, decoder, guidance_scale)
             states = flow.euler(field, noise, steps)
         else:
             steps = flow.TURBO_STEPS if num_steps is None else num_steps
-            field = self.velocity_field(codes, decoder, 0.0, resolution_multiplier)
+            field = self.velocity_field(codes, decoder, 0.0)
             step_noise = flow.normal_draws(shape, generator, self.device, flow.state_dtype(noise.device))
             states = flow.turbo(field, noise, steps, step_noise)
         return _without_gradients(states)
 
-    def velocity_field(
-        self, codes: Tensor, decoder: Variant, guidance_scale: float, resolution_multiplier: int = 2
-    ) -> flow.Velocity:
+    def velocity_field(self, codes: Tensor, decoder: Variant, guidance_scale: float) -> flow.Velocity:
         """The velocity of latents at a time, given `codes`; with guidance both conditions go through in one batch."""
         transformer = self.transformer(decoder)
         with torch.no_grad():
-            features = self.conditioner.semantic_features(codes)
-            features = Conditioner.with_cue(features, codes, self._cues.get(decoder), resolution_multiplier)
+            features = self.conditioner(codes)
         if not guidance_scale:
             return lambda latents, times: velocity(transformer, latents, times, features)
         both = torch.cat((features, self.conditioner.zero_features(codes)))

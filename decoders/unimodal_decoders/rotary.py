@@ -14,14 +14,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def places(rows: int, columns: int, num_features: int, multiple: int) -> tuple[Tensor, Tensor]:
+def places(rows: int, columns: int, num_features: int, multiple: int, on_grid: bool = False) -> tuple[Tensor, Tensor]:
     """Positions float64 [length, 3] of picture and condition tokens, each padded to a multiple of `multiple`.
 
     Condition token k is at (1 + k, 0, 0) and its padding continues the count. The patch in row y and column x is at
     (padded condition length + 1, y, x), its padding at (0, 0, 0).
+
+    Args:
+        on_grid: our declared addition, absent from published checkpoints: a condition token stands at (1, y, x), the
+            centre of what it describes in patches, so that a patch finds its own features by rotation alone.
     """
     condition = torch.zeros(num_features + -num_features % multiple, 3, dtype=torch.float64)
-    condition[:, 0] = torch.arange(1, len(condition) + 1)
+    if on_grid:
+        scale = (num_features / (rows * columns)) ** 0.5  # features per patch along each side
+        height, width = round(rows * scale), round(columns * scale)
+        centres = [(torch.arange(length, dtype=torch.float64) + 0.5) / scale - 0.5 for length in (height, width)]
+        condition[:, 0] = 1
+        condition[:num_features, 1:] = torch.cartesian_prod(*centres)
+    else:
+        condition[:, 0] = torch.arange(1, len(condition) + 1)
     num_patches = rows * columns
     picture = torch.zeros(num_patches + -num_patches % multiple, 3, dtype=torch.float64)
     grid = picture[:num_patches].view(rows, columns, 3)

@@ -19,23 +19,23 @@ import torch
 from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF, ZImageTransformer2DModel
 from torch import Tensor, nn
 
-from unimodal_decoders.conditioner import PositionCue
 from unimodal_decoders.rotary import RotaryAttention, places, rotation
 from unimodal_decoders.weight_files import fill, read_config, read_weights, write_config, write_weights
 
 FILE_NAMES = ("model.safetensors", "decoder_model.safetensors")
 PUBLISHED_PREFIX, LIBRARY_PREFIX = "semantic_embedder.", "cap_embedder."
-OUR_KEYS = ("position_cue", "position_cue_scale")
+OUR_KEY = "condition_on_grid"
+"""Configuration key, false in published checkpoints: condition tokens stand on the picture's grid (`rotary.places`)."""
 
 
 def build_transformer(config: Mapping[str, Any]) -> ZImageTransformer2DModel:
-    """Fresh weights from the library's configuration keys; keys starting with `_` and the position cue's are skipped.
+    """Fresh weights from the library's configuration keys; keys starting with `_` are skipped.
 
     Raises:
         ValueError: an unknown key, or sizes that do not fit each other.
     """
     known = set(inspect.signature(ZImageTransformer2DModel.__init__).parameters) - {"self"}
-    options = {key: value for key, value in config.items() if not key.startswith("_") and key not in OUR_KEYS}
+    options = {key: value for key, value in config.items() if not key.startswith("_") and key != OUR_KEY}
     if unknown := set(options) - known:
         raise ValueError(f"config: unknown keys {sorted(unknown)}, expected some of {sorted(known)}")
     head_dim, axes_dims = options["dim"] // options["n_heads"], options["axes_dims"]
@@ -43,6 +43,7 @@ def build_transformer(config: Mapping[str, Any]) -> ZImageTransformer2DModel:
         ratio = f"{options['dim']}/{options['n_heads']}"
         raise ValueError(f"config: axes_dims {axes_dims} must be even and sum to dim / n_heads = {ratio}")
     transformer = ZImageTransformer2DModel(**options)
+    transformer.condition_on_grid = bool(config.get(OUR_KEY, False))
     for block in blocks(transformer):
         block.attention.set_processor(RotaryAttention())
     return transformer
@@ -73,16 +74,15 @@ def load_transformer(
 def save_transformer(
     transformer: ZImageTransformer2DModel,
     folder: str | Path,
-    position_cue: PositionCue | None = None,
     file_name: str = "decoder_model.safetensors",
 ) -> None:
-    """Writes `config.json` and the weights under their published names; a cue is declared in the configuration."""
+    """Writes `config.json` and the weights under their published names."""
     weights = {_to_published(key): value for key, value in transformer.state_dict().items()}
     write_weights(Path(folder) / file_name, weights)
     known = inspect.signature(ZImageTransformer2DModel.__init__).parameters
     config = {key: value for key, value in transformer.config.items() if key in known}
-    cue = position_cue.to_config() if position_cue else {}
-    write_config(folder, {"_class_name": "ZImageTransformer2DModel"} | config | cue)
+    ours = {OUR_KEY: True} if transformer.condition_on_grid else {}
+    write_config(folder, {"_class_name": "ZImageTransformer2DModel"} | config | ours)
 
 
 def velocity(transformer: ZImageTransformer2DModel, latents: Tensor, timestep: Tensor, features: Tensor) -> Tensor:
@@ -119,7 +119,9 @@ def trunk(
     picture = _pad(transformer.all_x_embedder[_patch_key(transformer)](patches), transformer.x_pad_token)
     condition = _pad(transformer.cap_embedder(features.to(latents.dtype)), transformer.cap_pad_token)
     angles = partial(rotation, axes_dims=transformer.axes_dims, theta=transformer.rope_theta, device=latents.device)
-    picture_places, condition_places = places(rows, columns, features.shape[1], SEQ_MULTI_OF)
+    picture_places, condition_places = places(
+        rows, columns, features.shape[1], SEQ_MULTI_OF, transformer.condition_on_grid
+    )
     picture_rotation, condition_rotation = angles(picture_places), angles(condition_places)
 
     run = _runner(transformer)

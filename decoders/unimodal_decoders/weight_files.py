@@ -9,22 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unimodal_configs.atomic import replacing
+from unimodal_configs.json_files import read_json
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
     """The folder's `config.json`.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it is not JSON.
     """
-    path = Path(folder) / "config.json"
-    if not path.is_file():
-        raise ValueError(f"folder: {folder} has no config.json")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(Path(folder) / "config.json")
 
 
 def write_config(folder: str | Path, config: Mapping[str, Any]) -> None:
@@ -36,14 +35,17 @@ def read_weights(folder: str | Path, names: Sequence[str]) -> dict[str, Tensor]:
     """The first of `names` that exists in the folder, else its only safetensors file.
 
     Raises:
-        ValueError: there is none, or several of other names.
+        ValueError: there is none, several of other names, or it is truncated.
     """
     folder = Path(folder)
     found = [folder / name for name in names if (folder / name).is_file()] or sorted(folder.glob("*.safetensors"))
     if not found or (len(found) > 1 and found[0].name not in names):
         present = ", ".join(path.name for path in found) or "none"
         raise ValueError(f"folder: {folder} needs {' or '.join(names)} or a single *.safetensors, it has {present}")
-    return load_file(found[0])
+    try:
+        return load_file(found[0])
+    except SafetensorError as error:
+        raise ValueError(f"folder: {found[0]} is truncated or no safetensors file: {error}") from error
 
 
 def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:

@@ -22,10 +22,10 @@ from unimodal.training.stages.tokenizer import patch_labels
 from unimodal.world.sampling import Split
 from unimodal.world.scene import load_level
 from unimodal_decoders.autoencoder import encode_latents, load_autoencoder
-from unimodal_decoders.conditioner import Conditioner, PositionCue, build_conditioner
+from unimodal_decoders.conditioner import Conditioner, build_conditioner
 from unimodal_decoders.distillation import TwoHeadTransformer, distillation_loss
 from unimodal_decoders.flow import guided
-from unimodal_decoders.losses import blend, condition_gap, resolution_multiplier, training_times
+from unimodal_decoders.losses import blend, condition_gap, training_times
 from unimodal_decoders.pixel_decoder import PixelDecoder
 from unimodal_decoders.transformer import (
     build_transformer,
@@ -71,7 +71,7 @@ class DecoderModule(nn.Module):
         return StepOutput(loss, {"plain": error.detach().mean()})
 
     def features(self, batch: dict[str, Any]) -> Tensor:
-        features = self.conditioner(batch["codes"], resolution_multiplier(batch["codes"], batch["latents"]))
+        features = self.conditioner(batch["codes"])
         return features * batch["kept"].to(features)[:, None, None]
 
 
@@ -85,7 +85,6 @@ class DecoderStage(Stage):
         self.tokenizer = ImageTokenizer.from_pretrained(checkpoint / "image_tokenizer")
         self.autoencoder = load_autoencoder(checkpoint / "vae", dtype=torch.float32)
         self.configuration = unimodal_configs.read_model(recipe.model)
-        self.cue = PositionCue.from_config(self.configuration["decoder"])
         self._pool: dict[tuple[str, int], tuple[Tensor, Tensor, Tensor]] = {}
         torch.manual_seed(recipe.seed)
         self.module = self._build()
@@ -93,7 +92,7 @@ class DecoderStage(Stage):
     def _build(self) -> nn.Module:
         transformer = build_transformer(self.configuration["decoder"])
         initialise_gates(transformer, self.recipe.gate_start)
-        return DecoderModule(transformer, build_conditioner(self.configuration["conditioner"], self.cue))
+        return DecoderModule(transformer, build_conditioner(self.configuration["conditioner"]))
 
     def batch(self, step: int, indices: range) -> dict[str, Any]:
         first = step * self.recipe.batch_size
@@ -131,7 +130,7 @@ class DecoderStage(Stage):
     def export(self, module: nn.Module) -> None:
         conditioner, transformer = self._parts(module)
         conditioner.save_pretrained(self.checkpoint / "image_tokenizer")
-        save_transformer(transformer, self.checkpoint / "decoder", position_cue=self.cue)
+        save_transformer(transformer, self.checkpoint / "decoder")
 
     def is_matrix(self, name: str, parameter: Tensor) -> bool:
         return parameter.ndim == 2 and ("attention" in name or "feed_forward" in name)
@@ -174,7 +173,7 @@ class DistillModule(nn.Module):
 
     def forward(self, batch: dict[str, Any]) -> StepOutput:
         codes, latents = batch["codes"], batch["latents"]
-        features = self.conditioner(codes, resolution_multiplier(codes, latents))
+        features = self.conditioner(codes)
 
         def teach(points: Tensor, times: Tensor) -> Tensor:
             with_codes = velocity(self.teacher, points, times, features).float()
@@ -197,13 +196,12 @@ class DistillStage(DecoderStage):
 
     def _build(self) -> nn.Module:
         conditioner = Conditioner.from_pretrained(self.checkpoint / "image_tokenizer").float()
-        conditioner.position_cue = self.cue
         teacher = load_transformer(self.checkpoint / "decoder", dtype=torch.float32)
         student = TwoHeadTransformer(load_transformer(self.checkpoint / "decoder", dtype=torch.float32))
         return DistillModule(student, conditioner, teacher, self.recipe)
 
     def export(self, module: nn.Module) -> None:
-        save_transformer(self._parts(module)[1], self.checkpoint / "decoder-turbo", position_cue=self.cue)
+        save_transformer(self._parts(module)[1], self.checkpoint / "decoder-turbo")
 
     def is_matrix(self, name: str, parameter: Tensor) -> bool:
         return name.startswith("student.") and super().is_matrix(name, parameter)

@@ -55,8 +55,8 @@ class TokenizerRecipe(Recipe):
     """`picture_size`: side of the tokenised picture in pixels. `codebook_starts`: the shares of the run at which the
     codebook starts from k-means; before the first, features are not quantised, and a later one gives codes to what
     features have learned to tell apart since. Dead codes are revived every `revive_every` steps until `revive_until` of
-    the run. `thing_weight` multiplies patches that things cover; k-means sees `kmeans_background` of the others. At the end, codes of the background
-    within a cosine of `merge_similarity` become one."""
+    the run. `thing_weight` multiplies patches that things cover; k-means sees `kmeans_background` of the others. At
+    the end, codes of the background within a cosine of `merge_similarity` become one."""
 
     picture_size: int = Field(gt=0)
     codebook_starts: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(min_length=1)
