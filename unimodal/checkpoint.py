@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from unimodal.backbone import BackboneConfig, MaskedDiffusionTransformer, hub_keys
 from unimodal_configs.atomic import replacing
+from unimodal_configs.json_files import read_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 MODEL_TYPES = ("llada2_moe", "llada2_moe_veomni")
@@ -102,9 +103,7 @@ def read_config(folder: str | Path) -> BackboneConfig:
         ValueError: no `config.json`, one of another kind of model, or one that describes no model.
     """
     path = Path(folder) / "config.json"
-    if not path.is_file():
-        raise ValueError(f"folder: {folder} has no config.json")
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     if content.get("model_type") not in MODEL_TYPES:
         raise ValueError(f"model_type: {path} states {content.get('model_type')!r}, allowed is {MODEL_TYPES[0]!r}")
     config = BackboneConfig(**{key: value for key, value in content.items() if key != "model_type"})
@@ -196,7 +195,7 @@ def save_backbone(
 def _shards(folder: Path) -> dict[Path, list[str]]:
     """The weight files and the names of the tensors in each; an index and its files must agree."""
     if (folder / INDEX).is_file():
-        index: dict[str, str] = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+        index: dict[str, str] = read_json(folder / INDEX).get("weight_map", {})
         shards = {folder / name: _names_in(folder / name) for name in sorted(set(index.values()))}
         held = {name: path.name for path, names in shards.items() for name in names}
         for name, file in index.items():

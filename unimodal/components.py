@@ -1,8 +1,7 @@
 """A checkpoint's parts, loaded when they are needed, and written back in the published layout."""
 
-import json
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 
@@ -10,6 +9,7 @@ from unimodal import checkpoint
 from unimodal.backbone import BackboneConfig, MaskedDiffusionTransformer
 from unimodal.settings import Settings
 from unimodal.vocab import UnifiedVocab
+from unimodal_configs.json_files import read_json
 from unimodal_decoders.pixel_decoder import PixelDecoder
 from unimodal_tokenizers.siglip_vq import ImageTokenizer
 from unimodal_tokenizers.text import TextTokenizer
@@ -196,5 +196,5 @@ def _image_tokenizer_value(folder: str | Path, section: str, name: str) -> int |
     path = Path(folder) / IMAGE_TOKENIZER / "config.json"
     if not path.is_file():
         return None
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    config = read_json(path)
     return config.get(section, config).get(name)

@@ -24,6 +24,7 @@ app = typer.Typer(
     help="Understand, draw, edit and interleave text and pictures with one masked-diffusion model.",
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
+    pretty_exceptions_enable=False,
     invoke_without_command=True,
 )
 

@@ -17,6 +17,7 @@ from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -24,6 +25,7 @@ from transformers.models.glm_image.configuration_glm_image import GlmImageVision
 from transformers.models.glm_image.modeling_glm_image import GlmImageVisionModel, GlmImageVQVAE
 
 from unimodal_configs.atomic import replacing
+from unimodal_configs.json_files import read_json
 
 VISION_PREFIX = "model.visual."
 QUANTIZER_PREFIX = "model.vqmodel."
@@ -68,10 +70,8 @@ class ImageTokenizer(nn.Module):
             ValueError: the folder lacks a file, or a tensor under the two prefixes is missing, extra or misshapen.
         """
         folder = Path(folder)
-        if not (folder / "config.json").is_file():
-            raise ValueError(f"folder: {folder} has no config.json")
         with torch.device("meta"):
-            tokenizer = cls(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+            tokenizer = cls(read_json(folder / "config.json"))
         weights = _published_weights(folder)
         try:
             tokenizer.vision.load_state_dict(_strip(weights, VISION_PREFIX), assign=True)
@@ -204,7 +204,7 @@ def _published_weights(folder: Path) -> dict[str, Tensor]:
     prefixes = (VISION_PREFIX, QUANTIZER_PREFIX)
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        places = read_json(index).get("weight_map", {})
         names = sorted({name for key, name in places.items() if key.startswith(prefixes)})
         paths = [folder / name for name in names]
     else:
@@ -214,7 +214,14 @@ def _published_weights(folder: Path) -> dict[str, Tensor]:
     for path in paths:
         if not path.is_file():
             raise ValueError(f"folder: {index} names {path.name}, which is missing")
-    return {key: value for path in paths for key, value in load_file(path).items() if key.startswith(prefixes)}
+    return {key: value for path in paths for key, value in _load(path).items() if key.startswith(prefixes)}
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"folder: {path} is truncated or no safetensors file: {error}") from error
 
 
 def _strip(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -23,11 +23,14 @@ class TextTokenizer:
         """Reads `tokenizer.json` and its companions from a checkpoint's folder.
 
         Raises:
-            ValueError: the folder has no `tokenizer.json`.
+            ValueError: the folder has no `tokenizer.json`, or one that is none.
         """
         if not (Path(folder) / "tokenizer.json").is_file():
             raise ValueError(f"folder: {folder} has no tokenizer.json")
-        return cls(PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True))
+        try:
+            return cls(PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True))
+        except Exception as error:  # the library underneath raises plain Exceptions
+            raise ValueError(f"folder: {Path(folder) / 'tokenizer.json'} cannot be read: {error}") from error
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes `tokenizer.json` and its companions."""

@@ -28,6 +28,9 @@ def generate(
     top_p: options.TopP = None,
     guidance_scale: options.GuidanceScale = None,
     guidance_rescale: options.GuidanceRescale = None,
+    thinking_gen_length: Annotated[
+        int | None, typer.Option(help="Tokens of the thoughts at most.", rich_help_panel=options.SAMPLING)
+    ] = None,
     decoder: options.Decoder = None,
     decoder_steps: options.DecoderSteps = None,
 ) -> None:
@@ -53,6 +56,7 @@ def generate(
         top_p=top_p,
         guidance_scale=guidance_scale,
         guidance_rescale=guidance_rescale,
+        thinking_gen_length=thinking_gen_length,
         decoder=decoder,
         decoder_steps=decoder_steps,
     )

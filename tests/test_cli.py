@@ -1,0 +1,317 @@
+"""The command line: every verb on a reference checkpoint, and every kind of bad input in one line."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import unimodal
+from unimodal_apps.cli import app
+
+QUICK = ("--num-inference-steps", "2", "--decoder-steps", "1", "--height", "256", "--width", "256", "--device", "cpu")
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return json.loads(self.out)
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Runs the command line in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Outcome:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            app([str(argument) for argument in arguments], prog_name="unimodal")
+        captured = capfd.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Outcome(ended.value.code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def model(golden: Path) -> Path:
+    return golden / "uni_a"
+
+
+@pytest.fixture
+def picture(model: Path) -> Path:
+    return model / "images" / "image_0.png"
+
+
+def written(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def refused(outcome: Outcome, *words: str) -> None:
+    """One line, exit code 2, and the words that say what is wrong and what is allowed."""
+    assert outcome.code == 2, outcome
+    assert outcome.out == ""
+    assert outcome.err.endswith("\n") and outcome.err.count("\n") == 1, outcome.err
+    for word in words:
+        assert word in outcome.err, outcome.err
+
+
+def test_understand_answers(call: Command, model: Path, picture: Path, tmp_path: Path) -> None:
+    arguments = ("understand", picture, picture, "-q", "what is it?", "-q", "where?", "--model", model, "--seed", "1")
+    found = call(*arguments, "--gen-length", "8", "--json", "--output", "answers.json", "--device", "cpu")
+    assert found.code == 0 and found.err == ""
+    assert found.json["images"] == [str(picture)] * 2
+    assert [entry["question"] for entry in found.json["answers"]] == ["what is it?", "where?"]
+    assert found.json["answer"] == found.json["answers"][0]["answer"]
+    assert found.json["settings"]["gen_length"] == 8 and found.json["seed"] == 1
+    assert json.loads((tmp_path / "answers.json").read_text(encoding="utf-8")) == found.json
+    plain = call(*arguments, "--gen-length", "8", "--device", "cpu")
+    assert plain.out == "".join(f"{entry['answer']}\n" for entry in found.json["answers"])
+
+
+def test_generate_writes_pictures_that_say_how_they_were_made(call: Command, model: Path, tmp_path: Path) -> None:
+    arguments = ("generate", "a réd cat", "--model", model, *QUICK, "--seed", "7")
+    found = call(*arguments, "--num-images", "2", "--output", "cats/cat.png", "--json")
+    assert found.code == 0 and found.err == ""
+    assert written(tmp_path) == ["cats", "cats/cat-1.png", "cats/cat-2.png"]
+    assert found.json["images"] == ["cats/cat-1.png", "cats/cat-2.png"]
+    with Image.open("cats/cat-1.png") as image:
+        assert image.size == (256, 256)
+        facts = image.text  # type: ignore[attr-defined]
+    assert facts["prompt"] == "a réd cat" and facts["model"] == str(model) and facts["seed"] == "7"
+    assert json.loads(facts["settings"])["num_inference_steps"] == 2
+    assert set(found.json["stats"]) == {"forwards", "tokens", "tokens_per_forward", "seconds"}
+
+
+def test_a_seed_draws_the_same_picture_again(call: Command, model: Path, tmp_path: Path) -> None:
+    first = call("generate", "a cat", "--model", model, *QUICK, "--json")
+    [name] = first.json["images"]
+    assert name == f"outputs/a-cat-{first.json['seed']}.png"
+    call("generate", "a cat", "--model", model, *QUICK, "--seed", first.json["seed"], "--output", "again.png")
+    again, other = Path(name).read_bytes(), Path("again.png").read_bytes()
+    assert again == other
+    call("generate", "a cat", "--model", model, *QUICK, "--seed", "1", "--output", "other.webp")
+    with Image.open("other.webp") as image:
+        assert json.loads(image.getexif()[0x010E])["prompt"] == "a cat"
+
+
+def test_generate_thinks_aloud(call: Command, model: Path) -> None:
+    arguments = ("generate", "a cat", "--thinking", "--thinking-gen-length", "16", "--model", model, *QUICK)
+    found = call(*arguments, "--json", "--dtype", "bfloat16")
+    assert found.code == 0 and len(found.json["thinking"]) == 1
+
+
+def test_edit_takes_several_pictures(call: Command, model: Path, picture: Path, tmp_path: Path) -> None:
+    found = call("edit", picture, picture, "--instruction", "make it blue", "--model", model, *QUICK, "-o", "blue.png")
+    assert found.code == 0 and found.err == ""
+    assert written(tmp_path) == ["blue.png"]
+    assert found.out.startswith("blue.png  (256 x 256 pixels, seed ")
+
+
+def test_interleave_writes_a_story(call: Command, model: Path, picture: Path, tmp_path: Path) -> None:
+    options = ("--gen-length", "8", "--num-inference-steps", "2", "--output", "story", "--device", "cpu")
+    found = call("interleave", "a tale", "--image", picture, "--model", model, *options, "--json")
+    assert found.code == 0 and found.err == ""
+    assert "story/story.md" in written(tmp_path)
+    assert (tmp_path / "story" / "story.md").read_text(encoding="utf-8").startswith("# a tale\n")
+    assert found.json["finish_reason"] in ("stop", "length", "max_images", "broken_header")
+
+
+def test_info_counts_a_configuration_and_a_folder(call: Command, model: Path) -> None:
+    found = call("info", "--model", "uni_16b", "--json").json
+    parts = {part["name"]: part for part in found["components"]}
+    assert parts["backbone"]["parameters"] == 16_322_747_392 and parts["backbone"]["tensors"] == 14_813
+    assert parts["decoder"]["memory"]["bfloat16"] == 12_321_617_024
+    table = call("info").out
+    assert "16,322,747,392" in table and "1,199,457,280" in table and "tiny" in table
+    folder = call("info", model, "--json").json
+    stored = load_file(model / "model.safetensors")
+    [backbone] = [part for part in folder["components"] if part["name"] == "backbone"]
+    assert backbone["tensors"] == len(stored)
+    assert backbone["parameters"] + backbone["buffers"] == sum(tensor.numel() for tensor in stored.values())
+
+
+def test_train_writes_a_part(call: Command, tmp_path: Path) -> None:
+    found = call("train", "text-tokenizer", "--checkpoint", "run", "--set", "examples=20", "--cpu", "--json")
+    assert found.code == 0 and (tmp_path / "run" / "tokenizer.json").is_file()
+    assert found.json["stage"] == "text-tokenizer"
+
+
+def test_eval_writes_scores(call: Command, monkeypatch: pytest.MonkeyPatch, model: Path, tmp_path: Path) -> None:
+    seen: dict[str, Any] = {}
+
+    def evaluate(pipe: Any, samples: int, seed: int, **options: Any) -> dict[str, Any]:
+        seen.update(options, samples=samples, seed=seed)
+        return {"understand": {"accuracy": 0.5}}
+
+    monkeypatch.setattr("unimodal.evaluation.run.evaluate", evaluate)
+    arguments = ("eval", "--model", model, "--samples", "3", "--seed", "2", "--device", "cpu", "--task", "understand")
+    found = call(*arguments, "--json", "scores.json")
+    assert found.code == 0 and found.out == "scores.json\n"
+    scores = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    assert scores == {"model": str(model), "understand": {"accuracy": 0.5}}
+    assert seen == {"samples": 3, "seed": 2, "level": "standard", "tasks": ("understand",), "progress": False}
+
+
+def test_help_and_version(call: Command) -> None:
+    for arguments in ((), ("--help",)):
+        found = call(*arguments)
+        assert found.code == 0 and "interleave" in found.out
+    assert call("--version").out.strip() == unimodal.__version__
+    assert "--guidance-scale" in call("generate", "--help").out
+
+
+BAD_ARGUMENTS = {
+    "unknown verb": (("drow",), ("drow", "understand, generate, edit")),
+    "unknown option": (("generate", "a cat", "--colour", "red"), ("--colour", "--height")),
+    "no prompt": (("generate",), ("prompt",)),
+    "too many arguments": (("generate", "a", "red", "cat"), ("red cat",)),
+    "empty prompt": (("generate", " "), ("prompt", "not empty")),
+    "empty question": (("understand", "{picture}", "-q", ""), ("question", "not empty")),
+    "empty instruction": (("edit", "{picture}", "-i", ""), ("instruction", "not empty")),
+    "empty story": (("interleave", ""), ("prompt", "not empty")),
+    "no question": (("understand", "{picture}"), ("--question",)),
+    "missing file": (("understand", "nowhere.png", "-q", "what?"), ("nowhere.png", "no file")),
+    "not a picture": (("edit", "{text}", "-i", "make it blue"), ("note.txt", "not a picture")),
+    "a folder as picture": (("understand", "{folder}", "-q", "what?"), ("no file",)),
+    "missing story picture": (("interleave", "a tale", "--image", "nowhere.png"), ("image", "nowhere.png")),
+    "height is no number": (("generate", "a cat", "--height", "tall"), ("--height", "integer")),
+    "negative seed": (("generate", "a cat", "--seed", "-1"), ("--seed", "0")),
+    "no pictures": (("generate", "a cat", "--num-images", "0"), ("num_images_per_prompt", "at least 1")),
+    "unknown model": (("generate", "a cat", "--model", "huge"), ("--model", "'huge'", "embedded")),
+    "unknown picture format": (("generate", "a cat", "-o", "cat.gif"), ("output", "cat.gif", ".png")),
+    "output below a file": (("generate", "a cat", "-o", "{text}/cat.png"), ("output", "note.txt", "folder")),
+    "output is a folder": (("understand", "{picture}", "-q", "what?", "-o", "{folder}"), ("output", "folder")),
+    "unknown configuration": (("info", "uni_99b"), ("uni_99b", "uni_16b")),
+    "configuration twice": (("info", "tiny", "--model", "tiny"), ("not both",)),
+    "unknown stage": (("train", "brain", "--checkpoint", "run"), ("brain", "backbone")),
+    "unknown recipe": (("train", "backbone", "--checkpoint", "run", "--recipe", "slow"), ("slow", "tiny_backbone")),
+    "unknown recipe key": (("train", "backbone", "--checkpoint", "run", "--set", "stepz=1"), ("stepz",)),
+    "no assignment": (("train", "backbone", "--checkpoint", "run", "--set", "steps"), ("steps", "key=value")),
+    "no samples": (("eval", "--samples", "0"), ("--samples", "1")),
+}
+
+BAD_SETTINGS = {
+    "height off the grid": (("--height", "100"), ("height", "100", "256")),
+    "no steps": (("--num-inference-steps", "0"), ("num_inference_steps", "0")),
+    "threshold out of range": (("--threshold", "2"), ("threshold", "2")),
+    "top-p out of range": (("--top-p", "0"), ("top_p", "0")),
+    "unknown decoder": (("--decoder", "fast"), ("decoder", "turbo", "normal")),
+    "unknown device": (("--device", "gpu9"), ("device", "gpu9")),
+    "unknown dtype": (("--dtype", "int3"), ("dtype", "int3", "bfloat16")),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ARGUMENTS)
+def test_bad_arguments_are_refused_in_one_line(call: Command, picture: Path, tmp_path: Path, case: str) -> None:
+    arguments, words = BAD_ARGUMENTS[case]
+    (tmp_path / "note.txt").write_text("no picture", encoding="utf-8")
+    (tmp_path / "folder").mkdir()
+    places = {"picture": picture, "text": tmp_path / "note.txt", "folder": tmp_path / "folder"}
+    before = written(tmp_path)
+    refused(call(*(argument.format(**places) for argument in arguments)), *words)
+    assert written(tmp_path) == before
+
+
+@pytest.mark.parametrize("case", BAD_SETTINGS)
+def test_bad_settings_are_refused_in_one_line(call: Command, model: Path, tmp_path: Path, case: str) -> None:
+    options, words = BAD_SETTINGS[case]
+    refused(call("generate", "a cat", "--model", model, *QUICK, *options), *words)
+    assert written(tmp_path) == []
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def relabel(path: Path) -> None:
+    tensors = load_file(path)
+    name = next(iter(tensors))
+    save_file({(f"{key}.other" if key == name else key): value for key, value in tensors.items()}, path)
+
+
+def reshape(path: Path) -> None:
+    tensors = load_file(path)
+    name = max(tensors, key=lambda key: tensors[key].numel())
+    save_file({**tensors, name: tensors[name][:-1].clone()}, path)
+
+
+def scribble(path: Path) -> None:
+    path.write_text("this is not what its name says", encoding="utf-8")
+
+
+def forget(path: Path) -> None:
+    path.unlink()
+
+
+WEIGHTS = (
+    "model.safetensors",
+    "image_tokenizer/image_tokenizer.safetensors",
+    "image_tokenizer/sigvq_embedding.pt",
+    "decoder-turbo/decoder_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
+)
+CONFIGURATIONS = (
+    *("config.json", "tokenizer.json", "image_tokenizer/config.json"),
+    *("decoder-turbo/config.json", "vae/config.json"),
+)
+DAMAGES = [
+    *((name, damage) for name in WEIGHTS for damage in (halve, scribble, forget)),
+    *((name, damage) for name in WEIGHTS if name.endswith("safetensors") for damage in (relabel, reshape)),
+    *((name, damage) for name in CONFIGURATIONS for damage in (scribble, forget)),
+]
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGES, ids=lambda value: getattr(value, "__name__", value))
+def test_damaged_checkpoints_are_refused_in_one_line(
+    call: Command, model: Path, picture: Path, tmp_path: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(model, copy, ignore=shutil.ignore_patterns("cases_*", "images"))
+    damage(copy / name)
+    before = written(tmp_path)
+    refused(call("edit", picture, "-i", "make it blue", "--model", copy, *QUICK), str(copy / name).split("/")[-2])
+    assert written(tmp_path) == before
+
+
+def test_a_pickle_in_place_of_weights_is_not_run(call: Command, model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(model, copy, ignore=shutil.ignore_patterns("cases_*", "images"))
+    torch.save({"prior_token_embedding.weight": Path("x")}, copy / "image_tokenizer" / "sigvq_embedding.pt")
+    refused(call("generate", "a cat", "--model", copy, *QUICK), "sigvq_embedding.pt")
+
+
+def test_errors_of_the_program_itself_keep_their_traceback(call: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(unimodal, "load", broken, raising=False)
+    with pytest.raises(KeyError):
+        app(["generate", "a cat"], prog_name="unimodal")
+
+
+def test_the_process_says_one_line_and_nothing_else(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "unimodal_apps.cli", "generate", "a cat", "--model", "nobody/nothing/here"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment())
+    refused(Outcome(done.returncode, done.stdout, done.stderr), "nobody/nothing/here")
+    assert written(tmp_path) == []
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
