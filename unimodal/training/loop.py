@@ -85,7 +85,7 @@ def train(stage: Stage, output: Path, cpu: bool = False, stop_after: int | None 
         stop_after: end (with the state saved) once this many steps are done, as an interruption would.
 
     Returns:
-        The last evaluation's metrics, empty if the run stopped before the last step.
+        The last evaluation's metrics; none if the run stopped before its last step, nor outside the main process.
 
     Raises:
         ValueError: `output` holds a run of another recipe.
@@ -106,6 +106,7 @@ def train(stage: Stage, output: Path, cpu: bool = False, stop_after: int | None 
     step = _resume(accelerator, state, recipe)
     if accelerator.is_main_process:
         output.mkdir(parents=True, exist_ok=True)
+    had_all_steps = step == recipe.steps
     last = min(recipe.steps, stop_after or recipe.steps)
     progress = tqdm(total=recipe.steps, initial=step, desc=recipe.stage, disable=not accelerator.is_local_main_process)
     seconds, metrics = time.monotonic(), {}
@@ -137,7 +138,7 @@ def train(stage: Stage, output: Path, cpu: bool = False, stop_after: int | None 
         if step % recipe.evaluate_every == 0 or step == recipe.steps:
             metrics = _evaluate(accelerator, stage, average.module, output, step)
             module.train()
-    if step == recipe.steps and not metrics:
+    if had_all_steps:
         # Stopped between its last step and its end, or asked for again.
         stage.before_step(step, stage.module)
         metrics = _evaluate(accelerator, stage, average.module, output, step)
