@@ -59,7 +59,10 @@ class Conditioner(nn.Module):
         path = path / FILE_NAME if path.is_dir() else path
         if not path.is_file():
             raise ValueError(f"path: {path} does not exist")
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # pickles fail in many ways; the library's advice to trust them is not passed on
+            raise ValueError(f"path: {path} is truncated, or holds more than tensors") from error
         try:
             codebook_size, embedding_dim = weights["prior_token_embedding.weight"].shape
             feature_dim, hidden_dim = weights["prior_projector.net.2.weight"].shape

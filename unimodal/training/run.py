@@ -37,15 +37,18 @@ def run_stage(
     checkpoint = Path(checkpoint)
     recipe = recipe if recipe is not None else "tiny_" + name.replace("-", "_")
     output = Path(output) if output is not None else checkpoint / "training" / name
-    checkpoint.mkdir(parents=True, exist_ok=True)
     if name == "text-tokenizer":
         from unimodal.training.stages.text_tokenizer import TextTokenizerRecipe, train_text_tokenizer
 
-        train_text_tokenizer(read_recipe(TextTokenizerRecipe, recipe, overrides, stage=name), checkpoint)
+        text_settings = read_recipe(TextTokenizerRecipe, recipe, overrides, stage=name)
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        train_text_tokenizer(text_settings, checkpoint)
         return {}
     recipe_class, stage_class = _stage_classes(name)
     settings = read_recipe(recipe_class, recipe, overrides, stage=name)
-    return train(stage_class(settings, checkpoint), output, cpu=cpu, stop_after=stop_after)
+    stage = stage_class(settings, checkpoint)
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    return train(stage, output, cpu=cpu, stop_after=stop_after)
 
 
 def _stage_classes(name: str) -> tuple[type[Recipe], Callable[..., Stage]]:
