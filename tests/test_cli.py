@@ -204,7 +204,7 @@ BAD_ARGUMENTS = {
     "unknown recipe": (("train", "backbone", "--checkpoint", "run", "--recipe", "slow"), ("slow", "tiny_backbone")),
     "unknown recipe key": (("train", "backbone", "--checkpoint", "run", "--set", "stepz=1"), ("stepz",)),
     "no assignment": (("train", "backbone", "--checkpoint", "run", "--set", "steps"), ("steps", "key=value")),
-    "a part that is missing": (("train", "backbone", "--checkpoint", "run"), ("run", "tokenizer.json")),
+    "a part that is missing": (("train", "backbone", "--checkpoint", "run"), ("run/image_tokenizer", "config.json")),
     "no samples": (("eval", "--samples", "0"), ("--samples", "1")),
 }
 
