@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image
 from pydantic import Field
@@ -29,7 +30,7 @@ from unimodal.sequence import SequenceBuilder
 from unimodal.training.documents import DocumentBuilder, Dropout, scenes_of
 from unimodal.training.loop import Stage, StepOutput, sum_over_processes
 from unimodal.training.pictures import sample_random, save_rows, to_tensor
-from unimodal.training.recipe import Recipe
+from unimodal.training.recipe import Recipe, Strict
 from unimodal.vocab import UnifiedVocab
 from unimodal.world.render import render
 from unimodal.world.sampling import Split
@@ -39,10 +40,18 @@ from unimodal_tokenizers.siglip_vq import ImageTokenizer
 from unimodal_tokenizers.text import TextTokenizer
 
 
+class CodeDirections(Strict):
+    """Lengths of the codebook's directions that are added to the picture rows of embedding and head at the start."""
+
+    embedding: float = Field(ge=0)
+    head: float = Field(ge=0)
+
+
 class BackboneRecipe(Recipe):
     """`row_length`: documents are packed into rows of up to so many positions. `tasks`: relative shares of the samples.
     `questions`: questions per picture. `easy_fraction` of the run is spent on scenes that grow from one thing to all.
-    `balance_rate`: step of the router biases. `mask_ratios`: the band that a block's mask ratio is drawn from."""
+    `balance_rate`: step of the router biases. `mask_ratios`: the band that a block's mask ratio is drawn from.
+    `code_directions`: codes of alike patches start alike."""
 
     picture_size: int = Field(gt=0)
     block_length: int = Field(gt=0)
@@ -54,6 +63,7 @@ class BackboneRecipe(Recipe):
     easy_fraction: float = Field(ge=0, lt=1)
     balance_rate: float = Field(ge=0)
     evaluation_samples: int = Field(default=32, gt=0)
+    code_directions: CodeDirections | None = None
     evaluation_pictures: int = Field(default=6, gt=0)
     gradient_checkpointing: bool = False
 
@@ -107,6 +117,12 @@ class BackboneStage(Stage):
             image_token_offset=config.image_token_offset,
             codebook_size=self.tokenizer.codebook_size,
         )
+        if recipe.code_directions:
+            generator = torch.Generator().manual_seed(recipe.seed)
+            directions = code_directions(self.tokenizer.codebook.detach(), config.hidden_size, generator)
+            rows = slice(*self.vocab.image_range)
+            model.embedding.weight.data[rows] += recipe.code_directions.embedding * directions
+            model.head.weight.data[rows] += recipe.code_directions.head * directions
         self.documents = DocumentBuilder(
             SequenceBuilder(text, self.vocab), self.level, recipe.block_length, recipe.dropout, recipe.questions
         )
@@ -204,6 +220,21 @@ def recompute_activations(model: MaskedDiffusionTransformer) -> None:
     # The older name is deprecated since transformers 5.23, which brought the newer one.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable()
+
+
+def code_directions(codebook: Tensor, width: int, generator: torch.Generator) -> Tensor:
+    """Unit vectors [K, width] that stand to each other as the codes do: codes of alike patches point alike ways.
+
+    The codebook's directions, centred and with their principal axes brought nearer to equal length, placed in a random
+    subspace of the model's width. Codes that are in no use (zero) stay zero.
+    """
+    used = codebook.norm(dim=-1) > 0
+    unit = F.normalize(codebook.float(), dim=-1)
+    centred = (unit - unit[used].mean(dim=0)) * used[:, None]
+    _, deviations, axes = torch.linalg.svd(centred[used], full_matrices=False)
+    spread = centred @ axes.T / (deviations + 0.2 * deviations.max())
+    basis, _ = torch.linalg.qr(torch.randn(width, spread.shape[1], generator=generator))
+    return F.normalize(spread, dim=-1) @ basis.T.to(spread)
 
 
 def pack(groups: list[Streams], row_length: int) -> list[list[Streams]]:
