@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image
 from pydantic import Field
@@ -27,6 +26,7 @@ from unimodal.diffusion.objective import Noise, Streams, collate, lay_out, weigh
 from unimodal.evaluation.prompts import sample_prompts
 from unimodal.pipeline import Pipeline
 from unimodal.sequence import SequenceBuilder
+from unimodal.training.code_directions import code_directions
 from unimodal.training.documents import DocumentBuilder, Dropout, scenes_of
 from unimodal.training.loop import Stage, StepOutput, sum_over_processes
 from unimodal.training.pictures import sample_random, save_rows, to_tensor
@@ -220,21 +220,6 @@ def recompute_activations(model: MaskedDiffusionTransformer) -> None:
     # The older name is deprecated since transformers 5.23, which brought the newer one.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable()
-
-
-def code_directions(codebook: Tensor, width: int, generator: torch.Generator) -> Tensor:
-    """Unit vectors [K, width] that stand to each other as the codes do: codes of alike patches point alike ways.
-
-    The codebook's directions, centred and with their principal axes brought nearer to equal length, placed in a random
-    subspace of the model's width. Codes that are in no use (zero) stay zero.
-    """
-    used = codebook.norm(dim=-1) > 0
-    unit = F.normalize(codebook.float(), dim=-1)
-    centred = (unit - unit[used].mean(dim=0)) * used[:, None]
-    _, deviations, axes = torch.linalg.svd(centred[used], full_matrices=False)
-    spread = centred @ axes.T / (deviations + 0.2 * deviations.max())
-    basis, _ = torch.linalg.qr(torch.randn(width, spread.shape[1], generator=generator))
-    return F.normalize(spread, dim=-1) @ basis.T.to(spread)
 
 
 def pack(groups: list[Streams], row_length: int) -> list[list[Streams]]:

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import unimodal_configs
+from unimodal.training.code_directions import code_directions
 from unimodal.training.loop import Stage, StepOutput
 from unimodal.training.pictures import sample_picture, sample_random, save_rows, to_tensor
 from unimodal.training.recipe import Recipe
@@ -39,13 +40,16 @@ from unimodal_tokenizers.siglip_vq import ImageTokenizer
 
 class DecoderRecipe(Recipe):
     """`pool`: pictures whose latents and codes are computed once and then used again. `thing_weight` multiplies the
-    loss where things are; it moves effort, not the optimum. `gate_start`: head start of the modulation gates."""
+    loss where things are; it moves effort, not the optimum. `gate_start`: head start of the modulation gates.
+    `code_directions`: length of the codebook's directions that the conditioner's embedding starts with, besides its
+    random start."""
 
     picture_size: int = Field(gt=0)
     pool: int = Field(gt=0)
     drop_probability: float = Field(ge=0, lt=1)
     thing_weight: float = Field(gt=0)
     gate_start: float = 0.0
+    code_directions: float = Field(default=0.0, ge=0)
     evaluation_pictures: int = Field(default=16, gt=0)
 
 
@@ -92,7 +96,12 @@ class DecoderStage(Stage):
     def _build(self) -> nn.Module:
         transformer = build_transformer(self.configuration["decoder"])
         initialise_gates(transformer, self.recipe.gate_start)
-        return DecoderModule(transformer, build_conditioner(self.configuration["conditioner"]))
+        conditioner = build_conditioner(self.configuration["conditioner"])
+        embedding = conditioner.prior_token_embedding.weight.data
+        generator = torch.Generator().manual_seed(self.recipe.seed)
+        codebook = self.tokenizer.codebook.detach()
+        embedding += self.recipe.code_directions * code_directions(codebook, embedding.shape[1], generator)
+        return DecoderModule(transformer, conditioner)
 
     def batch(self, step: int, indices: range) -> dict[str, Any]:
         first = step * self.recipe.batch_size
