@@ -1,4 +1,4 @@
-"""A start for whatever embeds codes: the codebook's geometry, so that what is learned of one code holds for its like."""
+"""A start for whatever embeds codes: the codebook's geometry, so that what one code teaches holds for its like."""
 
 from __future__ import annotations
 
