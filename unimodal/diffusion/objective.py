@@ -30,12 +30,14 @@ class Document:
     Args:
         tokens: ids [L].
         targets: bool [L], what is masked and predicted.
+        supervised: bool [L], the targets whose prediction counts in the loss.
         fillers: bool [L], positions that a sampler leaves behind a picture's last code: never predicted, masked or
             holding any code in the noisy copies.
     """
 
     tokens: np.ndarray
     targets: np.ndarray
+    supervised: np.ndarray
     fillers: np.ndarray
 
 
@@ -110,7 +112,8 @@ def lay_out(
         targets = document.targets[columns]
         for chosen, t in ((masked, ratio), (~masked, 1 - ratio)):
             hidden = chosen & targets
-            if not hidden.any():
+            counted = hidden & document.supervised[columns]
+            if not counted.any():
                 continue
             # 2. mask them; what a sampler leaves behind a picture holds a mask or any code
             tokens = document.tokens[columns].copy()
@@ -120,8 +123,8 @@ def lay_out(
             tokens[fillers] = left[fillers]
             streams.add(tokens, columns, ancestors, noisy=True)
             # 3. weigh: 1/t per token (the ELBO of a linear schedule), 1/sqrt(masked tokens) per copy
-            beta = 1 / np.sqrt(hidden.sum())
-            streams.labels[-1] = np.where(hidden, document.tokens[columns], UNSUPERVISED)
+            beta = 1 / np.sqrt(counted.sum())
+            streams.labels[-1] = np.where(counted, document.tokens[columns], UNSUPERVISED)
             streams.weights[-1] = (beta / np.maximum(t, noise.mask_ratios[0])).astype(np.float32)
             total += float(beta)
     return streams, total

@@ -23,6 +23,7 @@ from unimodal.world.scene import Level, Scene
 from unimodal.world.tasks import EditExample, Example, GenerateExample, StoryExample, UnderstandExample
 
 Grids = Mapping[Scene, Tensor]
+END_STRIDE = 8
 
 
 class Dropout(Strict):
@@ -120,14 +121,19 @@ class DocumentBuilder:
         return self.builder.vocab.codes_to_tokens(grid).flatten().tolist()
 
     def _finish(self, prompt: list[int], answer: list[int], ends: bool) -> Document:
-        """Fills the last block: with predicted end tokens after a text that `ends`, with fillers after a picture."""
+        """Fills the last block: with predicted end tokens after a text that `ends`, with fillers after a picture.
+
+        Every `END_STRIDE`th of the further end tokens counts in the loss: they are many, and soon certain.
+        """
         length = len(prompt) + len(answer)
         padding = -length % self.block_length
         tokens = np.array([*prompt, *answer, *[self.builder.vocab.eos_id] * padding])
         targets, fillers = np.zeros(len(tokens), dtype=bool), np.zeros(len(tokens), dtype=bool)
         targets[len(prompt) : len(tokens) if ends else length] = True
         fillers[length:] = not ends
-        return Document(tokens, targets, fillers)
+        supervised = targets.copy()
+        supervised[length:] &= np.arange(padding) % END_STRIDE == END_STRIDE - 1
+        return Document(tokens, targets, supervised, fillers)
 
 
 def scenes_of(example: Example) -> list[Scene]:
