@@ -4,8 +4,8 @@ What is run is what is written, but for these replacements, so that the page can
 
 - the published checkpoint is a reference checkpoint with random weights, on the CPU, with few steps and small pictures;
 - training stages are those of the smallest model, a few steps long (`test_training.OVERRIDES`); `eval` takes 2 samples;
-- `pip install` resolves this project without changing the environment, and `pytest` runs one file. Both are run as they
-  are written, in a new environment, by `.ci/run`.
+- `pip install -e` only prepares this project (`--dry-run`, not editable, which would fetch a build tool),
+  and `pytest` runs one file. Both are run as they are written, in a new environment, by `.ci/run`.
 """
 
 import importlib
@@ -61,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 
 
 def test_set_up_is_exactly_two_commands() -> None:
-    commands = [block.text.strip() for block in BLOCKS if "pip" in block.text]
+    commands = [block.text.strip() for block in BLOCKS if block.text.startswith("pip ")]
     assert commands == ["pip install -e . && unimodal quickstart", 'pip install -e ".[test]" && pytest']
 
 
@@ -76,7 +76,7 @@ def test_commands_run(block: Block, folder: Path, golden: Path, capfd: pytest.Ca
                 assert ended.value.code == 0, f"{command}: {capfd.readouterr().err}"
             elif words[:3] == ["pip", "install", "-e"]:
                 options = ["--dry-run", "--no-deps", "--no-build-isolation", "--disable-pip-version-check", "-q"]
-                call("-m", "pip", "install", *options, *words[2:])
+                call("-m", "pip", "install", *options, *words[3:])
             elif words == ["pytest"]:
                 call("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_public_names.py")
             else:
