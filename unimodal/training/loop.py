@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -108,7 +109,8 @@ def train(stage: Stage, output: Path, cpu: bool = False, stop_after: int | None 
         output.mkdir(parents=True, exist_ok=True)
     had_all_steps = step == recipe.steps
     last = min(recipe.steps, stop_after or recipe.steps)
-    progress = tqdm(total=recipe.steps, initial=step, desc=recipe.stage, disable=not accelerator.is_local_main_process)
+    hidden = None if accelerator.is_local_main_process else True  # None shows the bar on a terminal only
+    progress = tqdm(total=recipe.steps, initial=step, desc=recipe.stage, disable=hidden)
     seconds, metrics = time.monotonic(), {}
     module.train()
     while step < last:
@@ -200,7 +202,8 @@ def _evaluate(accelerator: Accelerator, stage: Stage, module: nn.Module, output:
             stage.export(module)
             metrics = stage.evaluate(module, samples, step)
         _log(accelerator, output, {"step": step, "evaluation": metrics})
-        tqdm.write(f"{stage.recipe.stage} {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
+        line = ", ".join(f"{k} {v:.4g}" for k, v in metrics.items())
+        tqdm.write(f"{stage.recipe.stage} {step}: {line}", file=sys.stderr)
     accelerator.wait_for_everyone()
     return metrics
 
