@@ -27,12 +27,14 @@ NOISE = Noise(mask_id=MASK, codes=CODES, mask_ratios=(0.2, 0.9))
 BLOCK = 4
 
 
-def document(length: int, targets: range, fillers: range = range(0), seed: int = 0) -> Document:
-    """Random tokens, of which those in `targets` are predicted."""
+def document(
+    length: int, targets: range, fillers: range = range(0), uncounted: range = range(0), seed: int = 0
+) -> Document:
+    """Random tokens, of which those in `targets` are predicted, and count in the loss unless they are `uncounted`."""
     tokens = np.random.default_rng(seed).integers(0, 40, length)
     where = np.arange(length)
     predicted = np.isin(where, list(targets))
-    return Document(tokens, predicted, predicted, np.isin(where, list(fillers)))
+    return Document(tokens, predicted, predicted & ~np.isin(where, list(uncounted)), np.isin(where, list(fillers)))
 
 
 def drawn(
@@ -138,6 +140,21 @@ def test_every_target_is_supervised_once_by_its_own_token() -> None:
             filler = tokens[one.fillers[positions]]
             assert ((filler == MASK) | ((filler >= CODES[0]) & (filler < CODES[1]))).all()
         assert found == Counter(range(9, 23))
+
+
+def test_targets_that_do_not_count_are_masked_all_the_same() -> None:
+    one = document(8, range(2, 8), uncounted=range(5, 8))
+    masked, counted = Counter[int](), Counter[int]()
+    for seed in range(20):
+        group, total = drawn([one], seed=seed)
+        betas = 0.0
+        for tokens, labels in zip(group.tokens[1:], group.labels[1:], strict=True):
+            masked.update(np.nonzero(tokens == MASK)[0].tolist())
+            counted.update(np.nonzero(labels != UNSUPERVISED)[0].tolist())
+            betas += 1 / np.sqrt((labels != UNSUPERVISED).sum())
+        assert total == pytest.approx(betas)
+    assert counted == Counter({2: 20, 3: 20, 4: 20})
+    assert all(0 < masked[position] <= 20 for position in range(5, 8))
 
 
 def test_streams_hold_no_more_than_is_looked_at() -> None:
