@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from unimodal.output_files import save_picture
 
-_TILE, _GAP, _MARGIN, _CAPTION, _LINES, _FONT = 256, 24, 28, 30, 4, 20
+_TILE, _GAP, _MARGIN, _CAPTION, _LINES, _FONT = 256, 24, 28, 30, 5, 20
 _PAPER, _INK, _SOFT, _LINE, _EDGE = "#faf8f4", "#1d1c1a", "#6b6760", "#ddd7cc", 1
 
 
