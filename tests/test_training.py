@@ -180,3 +180,13 @@ def test_two_processes_train_what_one_trains(checkpoint: Path, tmp_path: Path) -
     assert one.keys() == two.keys()
     for name, value in one.items():
         assert torch.allclose(value, two[name], atol=1e-4), name
+
+
+def test_recomputed_activations_change_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    found = []
+    for name, recompute in (("plain", "false"), ("recomputed", "true")):
+        overrides = [*OVERRIDES["backbone"], "steps=2", f"gradient_checkpointing={recompute}"]
+        folder = copied(checkpoint, tmp_path / name)
+        run_stage("backbone", folder, overrides=overrides, cpu=True)
+        found.append(load_file(folder / "model.safetensors"))
+    assert all(torch.allclose(value, found[1][name], atol=1e-6) for name, value in found[0].items())
