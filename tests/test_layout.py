@@ -93,4 +93,6 @@ def test_images_are_bound_to_the_vocabulary_in_one_place() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub):
                 names = {getattr(part, "attr", getattr(part, "id", "")) for part in (node.left, node.right)}
-                assert "image_token_offset" not in names or path.name in allowed, f"{path.relative_to(ROOT)}:{node.lineno}"
+                assert "image_token_offset" not in names or path.name in allowed, (
+                    f"{path.relative_to(ROOT)}:{node.lineno}"
+                )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import unimodal_configs
 from pydantic import BaseModel, ConfigDict, Field
+
+import unimodal_configs
 
 PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
 
@@ -44,7 +45,7 @@ class GridPlacement(_Data):
 
 
 class FreePlacement(_Data):
-    """Anywhere at least `margin` from the border; no two boxes overlap by more than `max_overlap` of the smaller one."""
+    """Anywhere at least `margin` from the border; no two boxes overlap by more than that share of the smaller one."""
 
     style: Literal["free"]
     margin: int
