@@ -204,6 +204,11 @@ BAD_ARGUMENTS = {
     "unknown recipe": (("train", "backbone", "--checkpoint", "run", "--recipe", "slow"), ("slow", "tiny_backbone")),
     "unknown recipe key": (("train", "backbone", "--checkpoint", "run", "--set", "stepz=1"), ("stepz",)),
     "no assignment": (("train", "backbone", "--checkpoint", "run", "--set", "steps"), ("steps", "key=value")),
+    "a file as checkpoint": (("train", "text-tokenizer", "--checkpoint", "{text}"), ("--checkpoint", "folder")),
+    "tour into a file": (("quickstart", "--output", "{text}"), ("output", "note.txt", "folder")),
+    "unknown level": (("eval", "--model", "{model}", "--level", "huge"), ("huge", "standard")),
+    "unknown task": (("eval", "--model", "{model}", "--task", "fly"), ("fly", "understand")),
+    "scores into a folder": (("eval", "--json", "{folder}"), ("output", "folder")),
     "a part that is missing": (("train", "backbone", "--checkpoint", "run"), ("run/image_tokenizer", "config.json")),
     "no samples": (("eval", "--samples", "0"), ("--samples", "1")),
 }
@@ -220,11 +225,13 @@ BAD_SETTINGS = {
 
 
 @pytest.mark.parametrize("case", BAD_ARGUMENTS)
-def test_bad_arguments_are_refused_in_one_line(call: Command, picture: Path, tmp_path: Path, case: str) -> None:
+def test_bad_arguments_are_refused_in_one_line(
+    call: Command, model: Path, picture: Path, tmp_path: Path, case: str
+) -> None:
     arguments, words = BAD_ARGUMENTS[case]
     (tmp_path / "note.txt").write_text("no picture", encoding="utf-8")
     (tmp_path / "folder").mkdir()
-    places = {"picture": picture, "text": tmp_path / "note.txt", "folder": tmp_path / "folder"}
+    places = {"model": model, "picture": picture, "text": tmp_path / "note.txt", "folder": tmp_path / "folder"}
     before = written(tmp_path)
     refused(call(*(argument.format(**places) for argument in arguments)), *words)
     assert written(tmp_path) == before

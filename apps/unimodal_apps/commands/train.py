@@ -40,6 +40,9 @@ def train(
     """
     from unimodal.training.run import run_stage
 
+    for option, folder in (("--checkpoint", checkpoint), ("--output", output)):
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise ValueError(f"{option}: {str(folder)!r} is a file, it must be a folder")
     overrides = list(assignments or []) + ([] if seed is None else [f"seed={seed}"])
     metrics = run_stage(stage, checkpoint, recipe, output, overrides, cpu=cpu)
     result = {"task": "train", "stage": stage, "checkpoint": str(checkpoint), "metrics": metrics}
