@@ -43,7 +43,7 @@ def build_transformer(config: Mapping[str, Any]) -> ZImageTransformer2DModel:
         ratio = f"{options['dim']}/{options['n_heads']}"
         raise ValueError(f"config: axes_dims {axes_dims} must be even and sum to dim / n_heads = {ratio}")
     transformer = ZImageTransformer2DModel(**options)
-    transformer.condition_on_grid = bool(config.get(OUR_KEY, False))
+    setattr(transformer, OUR_KEY, bool(config.get(OUR_KEY, False)))
     for block in blocks(transformer):
         block.attention.set_processor(RotaryAttention())
     return transformer
