@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import unimodal_configs
 from unimodal.training.loop import Stage, StepOutput
-from unimodal.training.pictures import sample_picture, sample_random, save_rows, to_tensor
+from unimodal.training.pictures import sample_picture, sample_random, save_rows, to_tensor, torch_generator
 from unimodal.training.recipe import Recipe
 from unimodal.world.scene import load_level
 from unimodal_decoders.autoencoder import build_autoencoder, save_autoencoder
@@ -107,7 +107,7 @@ class AutoencoderStage(Stage):
             picture = sample_picture(self.level, source)[1]
             left, top = (source.randint(0, side - size) for side in picture.size)
             crops.append(picture.crop((left, top, left + size, top + size)))
-            generator = torch.Generator().manual_seed(source.getrandbits(63))
+            generator = torch_generator(source)
             noise.append(torch.randn(channels, size // factor, size // factor, generator=generator))
         return {"pixels": to_tensor(crops), "noise": torch.stack(noise), "weight": torch.tensor(float(len(indices)))}
 

@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 
 import unimodal_configs
 from unimodal.training.code_directions import code_directions
 from unimodal.training.loop import Stage, StepOutput
-from unimodal.training.pictures import sample_picture, sample_random, save_rows, to_tensor
+from unimodal.training.pictures import sample_picture, sample_random, save_rows, to_tensor, torch_generator
 from unimodal.training.recipe import Recipe
 from unimodal.training.stages.autoencoder import psnr
 from unimodal.training.stages.tokenizer import patch_labels
 from unimodal.world.sampling import Split
-from unimodal.world.scene import load_level
+from unimodal.world.scene import Scene, load_level
 from unimodal_decoders.autoencoder import encode_latents, load_autoencoder
 from unimodal_decoders.conditioner import Conditioner, build_conditioner
 from unimodal_decoders.distillation import TwoHeadTransformer, distillation_loss
@@ -106,9 +107,7 @@ class DecoderStage(Stage):
     def batch(self, step: int, indices: range) -> dict[str, Any]:
         first = step * self.recipe.batch_size
         pool = [self._sample("train", (first + index) % self.recipe.pool) for index in indices]
-        generators = [
-            torch.Generator().manual_seed(sample_random(self.recipe.seed, step, i).getrandbits(63)) for i in indices
-        ]
+        generators = [torch_generator(sample_random(self.recipe.seed, step, i)) for i in indices]
         codes, latents, importance = (torch.stack(parts) for parts in zip(*pool, strict=True))
         patch = self.configuration["decoder"]["all_patch_size"][0]
         return {
@@ -127,7 +126,7 @@ class DecoderStage(Stage):
         device = next(module.parameters()).device
         drawn = [self._sample("test", index) for index in range(self.recipe.evaluation_pictures)]
         codes, latents, _ = (torch.stack(parts).to(device) for parts in zip(*drawn, strict=True))
-        pixels = self._pictures("test", range(len(drawn))).to(device)
+        pixels = to_tensor([self._draw("test", index)[1] for index in range(len(drawn))]).to(device)
         gaps = condition_gap(transformer, conditioner, latents, codes, torch.Generator().manual_seed(self.recipe.seed))
         decoder = PixelDecoder.from_pretrained(self.checkpoint, device, torch.float32)
         name = "turbo" if isinstance(self.recipe, DistillRecipe) else "normal"
@@ -148,23 +147,16 @@ class DecoderStage(Stage):
         assert isinstance(module, DecoderModule)
         return module.conditioner, module.transformer
 
-    def _pictures(self, split: Split, indices: range) -> Tensor:
-        return to_tensor(
-            [
-                sample_picture(self.level, sample_random(self.recipe.seed, 0, i, f"decoder/{split}"), split)[1]
-                for i in indices
-            ]
-        )
+    def _draw(self, split: Split, index: int) -> tuple[Scene, Image.Image]:
+        return sample_picture(self.level, sample_random(self.recipe.seed, 0, index, f"decoder/{split}"), split)
 
     @torch.no_grad()
     def _sample(self, split: Split, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Codes [H, W], latents [C, Y, X] and the loss weight of every latent [Y, X] of one picture of the pool."""
         if (split, index) not in self._pool:
-            scene, picture = sample_picture(
-                self.level, sample_random(self.recipe.seed, 0, index, f"decoder/{split}"), split
-            )
+            scene, picture = self._draw(split, index)
             size = (self.recipe.picture_size, self.recipe.picture_size)
-            codes = self.tokenizer.encode(to_tensor([picture.resize(size, 3)]))[0]
+            codes = self.tokenizer.encode(to_tensor([picture.resize(size, Image.Resampling.BICUBIC)]))[0]
             latents = encode_latents(self.autoencoder, to_tensor([picture]))[0].float()
             importance = 1 + (self.recipe.thing_weight - 1) * (
                 patch_labels(scene, self.level, latents.shape[-1], 0.05)["kind"] > 0
