@@ -82,8 +82,8 @@ def spans(group: Streams) -> list[slice]:
 def test_visibility_by_hand() -> None:
     # Blocks of 2. A clean stream of two blocks (a b), and a noisy copy of the second and third block (b c).
     group = Streams()
-    clean = group.add(np.arange(4), np.arange(4), ())
-    group.add(np.array([9, 9, 9, 9]), np.arange(2, 6), (clean,), noisy=True)
+    clean = group.add(np.arange(4), np.arange(4), (), np.zeros((4, 2)))
+    group.add(np.array([9, 9, 9, 9]), np.arange(2, 6), (clean,), np.zeros((4, 2)), noisy=True)
     expected = """
         aabb bbcc
         11.. ....
@@ -103,10 +103,11 @@ def test_visibility_by_hand() -> None:
 def test_visibility_of_branches_by_hand() -> None:
     # Blocks of 1. A shared block s; two documents branch from it, each a clean block and a noisy copy of the next.
     group = Streams()
-    root = group.add(np.array([1]), np.array([0]), ())
+    nowhere = np.zeros((1, 2))
+    root = group.add(np.array([1]), np.array([0]), (), nowhere)
     for token in (2, 3):
-        clean = group.add(np.array([token]), np.array([1]), (root,))
-        group.add(np.array([9]), np.array([2]), (root, clean), noisy=True)
+        clean = group.add(np.array([token]), np.array([1]), (root,), nowhere)
+        group.add(np.array([9]), np.array([2]), (root, clean), nowhere, noisy=True)
     assert visibility(group, 1).astype(int).tolist() == [
         [1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0],

@@ -164,6 +164,27 @@ class SequenceBuilder:
             return Branches(prompt=full, others=([*alone, *header],))
         return Branches(prompt=full, others=([*history, *header], [*alone, *text, *header]))
 
+    def coordinates(self, tokens: Tensor) -> Tensor:
+        """Row and column, from 1 on, of every place of an announced grid, filled or not; 0, 0 elsewhere.
+
+        Args:
+            tokens: int [..., L], from the start of a sequence on.
+
+        Returns:
+            int64 [..., L, 2].
+        """
+        columns = torch.arange(tokens.shape[-1], device=tokens.device)
+        sides = self.vocab.sides(tokens)
+        # 1. the last <boi> up to each place, and the two sides that stand before it
+        begins = torch.where(tokens == self.vocab.boi_id, columns, -1).cummax(dim=-1).values
+        height, width = (sides.gather(-1, (begins - back).clamp(min=0)) for back in (2, 1))
+        # 2. how far into that grid the place lies
+        place = columns - begins - 1
+        inside = (begins >= 2) & (place >= 0) & (place < height * width)
+        width = width.clamp(min=1)
+        found = torch.stack([place // width + 1, place % width + 1], dim=-1)
+        return found * inside[..., None]
+
     def split_header(self, tokens: Sequence[int]) -> tuple[list[int], int, int] | None:
         """What comes before the header that ends `tokens`, and its height and width; None if no whole header does."""
         vocab = self.vocab

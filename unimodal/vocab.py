@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
+import torch
 from torch import Tensor
 
 from unimodal_tokenizers.text import TextTokenizer
@@ -125,6 +126,12 @@ class UnifiedVocab:
     def size_of(self, token: int) -> int | None:
         """The grid side that `token` announces, None if it announces none."""
         return self._sides.get(int(token))
+
+    def sides(self, tokens: Tensor) -> Tensor:
+        """The grid side that each token announces, 0 where it announces none; int64 of the same shape."""
+        table = torch.zeros(self.vocab_size, dtype=torch.long)
+        table[list(self._sides)] = torch.tensor(list(self._sides.values()), dtype=torch.long)
+        return table.to(tokens.device)[tokens]
 
     @cached_property
     def _sides(self) -> dict[int, int]:

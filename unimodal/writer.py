@@ -50,6 +50,7 @@ class Writer:
         self.model = model
         self.sequences = sequences
         self.use_cache = use_cache
+        self._locate = sequences.coordinates if model.config.grid_rotary_dim else None
 
     def text(
         self,
@@ -83,6 +84,7 @@ class Writer:
             vocab_range=vocab.text_range if stops_at_picture else None,
             use_cache=self.use_cache,
             device=self.model.device,
+            locate=self._locate,
         )
         return self._watched(states, stage, None, [length] * len(tasks), stats, watch).tokens
 
@@ -118,6 +120,7 @@ class Writer:
             guidance=guidance,
             use_cache=self.use_cache,
             device=self.model.device,
+            locate=self._locate,
         )
         result = self._watched(states, "picture", sizes, [task.length for task in tasks], stats, watch)
         return [self.sequences.grid(tokens.cpu(), *size) for tokens, size in zip(result.tokens, sizes, strict=True)]

@@ -11,6 +11,10 @@ class BackboneConfig(PreTrainedConfig):
     The defaults are those of the published configuration class and differ from the published file, so a checkpoint
     states every field. They do not describe a model that can be built: `check` says what is allowed.
     Unknown fields are kept and written back.
+
+    `grid_rotary_dim` is not a field of the published files, which mean 0: so many of the rotated dimensions of each head
+    turn with a picture code's row, and as many with its column, instead of with its position in the sequence
+    (multi-axis rotary embedding, arXiv 2409.12191).
     """
 
     model_type = "llada2_moe"
@@ -32,6 +36,7 @@ class BackboneConfig(PreTrainedConfig):
     max_position_embeddings: int = 16384
     rope_theta: float = 10000.0
     partial_rotary_factor: float = 0.5
+    grid_rotary_dim: int = 0
     rope_parameters: dict[str, Any] | None = None
     tie_word_embeddings: bool = False
     use_cache: bool = False
@@ -89,6 +94,13 @@ class BackboneConfig(PreTrainedConfig):
             self.partial_rotary_factor,
             f"a share of head_dim ({self.head_dim}) that is even and at least 2",
         )
+        grid = self.grid_rotary_dim
+        _require(
+            grid % 2 == 0 and 0 <= 2 * grid < self.rotary_dim,
+            "grid_rotary_dim",
+            grid,
+            f"even, and 0 or more up to less than half of the {self.rotary_dim} rotated dimensions",
+        )
         rotary = (self.rope_parameters or {}).get("rope_type", "default")
         _require(rotary in ("default", "mrope"), "rope_parameters.rope_type", rotary, "'default'")
         _require(self.hidden_act == "silu", "hidden_act", self.hidden_act, "'silu'")
@@ -109,6 +121,7 @@ class BackboneConfig(PreTrainedConfig):
         everything = self.to_dict()
         own = [name for name in BackboneConfig.__annotations__]
         unset = {name for name in ("eos_token_id", "mask_token_id") if everything.get(name) is None}
+        unset |= {"grid_rotary_dim"} if not self.grid_rotary_dim else set()
         base = set(PreTrainedConfig().to_dict()) | {"dtype", "transformers_version", "_name_or_path"}
         extra = {name: value for name, value in everything.items() if name not in base and name not in own}
         return {

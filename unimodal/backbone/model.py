@@ -73,7 +73,8 @@ class MaskedDiffusionTransformer(PreTrainedModel):
 
         Args:
             tokens: int [B, L].
-            position_ids: int [B or 1, L]; None counts on from the cached length.
+            position_ids: int [B or 1, L]; None counts on from the cached length. Where the configuration has a
+                `grid_rotary_dim`, [B or 1, L, 3]: with row and column of picture codes (`SequenceBuilder.coordinates`).
             attention_mask: bool [B or 1, 1, L, cached + L], True = visible; None = everything visible.
             cache: keys and values of the prefix; they are read, and written only with `update_cache`.
             update_cache: makes the keys and values of this pass part of the prefix.
@@ -128,12 +129,14 @@ class MaskedDiffusionTransformer(PreTrainedModel):
         if tokens.dim() != 2:
             raise ValueError(f"tokens: got shape {tuple(tokens.shape)}, allowed is [batch, length]")
         length, cached = tokens.shape[1], 0 if cache is None else cache.length
+        grid_dim = self.config.grid_rotary_dim
         if position_ids is None:
             position_ids = torch.arange(cached, cached + length, device=tokens.device)[None]
-        _check_shapes(tokens, position_ids, attention_mask, cached)
+            position_ids = F.pad(position_ids[..., None], (0, 2)) if grid_dim else position_ids
+        _check_shapes(tokens, position_ids, attention_mask, cached, 3 if grid_dim else 1)
 
         x = self.embedding(tokens)
-        rotary = rotary_table(position_ids, self.config.rotary_dim, self.config.rope_theta, x.dtype)
+        rotary = rotary_table(position_ids, self.config.rotary_dim, self.config.rope_theta, x.dtype, grid_dim)
         mask = None if attention_mask is None else additive_mask(attention_mask, _run_dtype(x))
         states, counts = [], []
         for layer in self.layers:
@@ -227,10 +230,11 @@ def _run_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
-def _check_shapes(tokens: Tensor, position_ids: Tensor, mask: Tensor | None, cached: int) -> None:
+def _check_shapes(tokens: Tensor, position_ids: Tensor, mask: Tensor | None, cached: int, axes: int) -> None:
     batch, length = tokens.shape
-    if position_ids.shape not in ((batch, length), (1, length)):
-        raise ValueError(f"position_ids: got shape {tuple(position_ids.shape)}, allowed is {(batch, length)}")
+    each = (length,) if axes == 1 else (length, axes)
+    if position_ids.shape not in ((batch, *each), (1, *each)):
+        raise ValueError(f"position_ids: got shape {tuple(position_ids.shape)}, allowed is {(batch, *each)}")
     if mask is None:
         return
     allowed = (batch, 1, length, cached + length)

@@ -1,21 +1,37 @@
-"""Rotary position embedding on the first dimensions of each head, rotated by halves (arXiv 2104.09864)."""
+"""Rotary position embedding on the first dimensions of each head, rotated by halves (arXiv 2104.09864).
+
+Angles turn with the position in the sequence. Where a checkpoint declares it, some of them turn with the row and the
+column of a picture code instead (arXiv 2409.12191), and stay at 0 for text.
+"""
 
 import torch
 from torch import Tensor
 
 
-def rotary_table(position_ids: Tensor, rotary_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of position · theta^(-2j/rotary_dim), computed in float32 and cast to `dtype`.
+def rotary_table(
+    position_ids: Tensor, rotary_dim: int, theta: float, dtype: torch.dtype, grid_dim: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of coordinate · theta^(-2j/dim), computed in float32 and cast to `dtype`.
 
     Args:
-        position_ids: int [B, L].
+        position_ids: int [B, L], or [B, L, 3] with `grid_dim`: position, row and column.
+        rotary_dim: dimensions that are rotated.
+        grid_dim: how many of them belong to the row, and to the column; the first ones are the position's.
 
     Returns:
         two tensors [B, L, 1, rotary_dim / 2].
     """
-    exponents = torch.arange(0, rotary_dim, 2, dtype=torch.float32, device=position_ids.device) / rotary_dim
-    angles = position_ids[:, :, None, None].float() * (1.0 / theta**exponents)
+    coordinates = position_ids.unbind(-1) if grid_dim else (position_ids,)
+    widths = (rotary_dim - 2 * grid_dim, grid_dim, grid_dim)
+    angles = torch.cat(
+        [_angles(axis, width, theta) for axis, width in zip(coordinates, widths, strict=bool(grid_dim))], dim=-1
+    )
     return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def _angles(axis: Tensor, width: int, theta: float) -> Tensor:
+    exponents = torch.arange(0, width, 2, dtype=torch.float32, device=axis.device) / width
+    return axis[:, :, None, None].float() * (1.0 / theta**exponents)
 
 
 def rotate(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:

@@ -14,11 +14,13 @@ loses its first tokens. No token sees padding, and positions count from the firs
 Legend: N samples, G branches, R = G·N rows (row g·N + n), L columns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+Locate = Callable[[Tensor], Tensor]
 
 
 @dataclass
@@ -31,6 +33,7 @@ class Canvas:
     num_branches: int
     block_length: int
     first_block: int  # the block in which the first generated token of every sample lies
+    locate: Locate | None = None  # rows and columns of picture codes, for a model that wants them
 
     @classmethod
     def lay_out(
@@ -41,12 +44,14 @@ class Canvas:
         block_length: int,
         mask_id: int,
         device: torch.device | str = "cpu",
+        locate: Locate | None = None,
     ) -> "Canvas":
         """Lays out prompts and as many masks as fill the blocks of what is to be generated.
 
         Args:
             prompts: for each sample its G branches, the conditional one first.
             lengths: tokens to generate, per sample.
+            locate: int [R, L] -> int [R, L, 2], rows and columns of picture codes, as `SequenceBuilder.coordinates`.
 
         Raises:
             ValueError: nothing to lay out, an empty prompt, a length below 1, or samples with different numbers of
@@ -84,6 +89,7 @@ class Canvas:
             num_branches=num_branches,
             block_length=block_length,
             first_block=first_block,
+            locate=locate,
         )
 
     @property
@@ -103,9 +109,15 @@ class Canvas:
         part.copy_(torch.where(chosen.repeat(self.num_branches, 1), tokens.repeat(self.num_branches, 1), part))
 
     def positions(self, start: int, stop: int) -> Tensor:
-        """Position ids of columns `start` to `stop`, int64 [R, stop - start]; 0 on padding."""
+        """Position ids of columns `start` to `stop`, int64 [R, stop - start]; 0 on padding.
+
+        With `locate`, int64 [R, stop - start, 3]: position, and row and column as far as headers are known.
+        """
         columns = torch.arange(start, stop, device=self.tokens.device)
-        return (columns - self.padding[:, None]).clamp(min=0)
+        positions = (columns - self.padding[:, None]).clamp(min=0)
+        if self.locate is None:
+            return positions
+        return torch.cat([positions[..., None], self.locate(self.tokens[:, :stop])[:, start:]], dim=-1)
 
     def visible(self, start: int, stop: int) -> Tensor | None:
         """Which of the columns 0 to `stop` the columns from `start` on see; None if every one sees all.

@@ -12,7 +12,7 @@ share them: the shared blocks are computed once, and the documents branch from t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 UNSUPERVISED = -1
+
+Locate = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Streams:
 
     tokens: list[np.ndarray] = field(default_factory=list)
     positions: list[np.ndarray] = field(default_factory=list)
+    coordinates: list[np.ndarray] = field(default_factory=list)
     labels: list[np.ndarray] = field(default_factory=list)
     weights: list[np.ndarray] = field(default_factory=list)
     stream: list[np.ndarray] = field(default_factory=list)
@@ -57,11 +60,19 @@ class Streams:
     def length(self) -> int:
         return sum(len(part) for part in self.tokens)
 
-    def add(self, tokens: np.ndarray, positions: np.ndarray, ancestors: tuple[int, ...], noisy: bool = False) -> int:
+    def add(
+        self,
+        tokens: np.ndarray,
+        positions: np.ndarray,
+        ancestors: tuple[int, ...],
+        coordinates: np.ndarray,
+        noisy: bool = False,
+    ) -> int:
         """Appends a stream without supervision; returns its number."""
         number = len(self.ancestors)
         self.tokens.append(tokens)
         self.positions.append(positions)
+        self.coordinates.append(coordinates)
         self.labels.append(np.full(len(tokens), UNSUPERVISED))
         self.weights.append(np.zeros(len(tokens), dtype=np.float32))
         self.stream.append(np.full(len(tokens), number))
@@ -86,25 +97,37 @@ class Noise:
 
 
 def lay_out(
-    documents: Sequence[Document], shared: int, block_length: int, noise: Noise, random: np.random.Generator
+    documents: Sequence[Document],
+    shared: int,
+    block_length: int,
+    noise: Noise,
+    random: np.random.Generator,
+    locate: Locate | None = None,
 ) -> tuple[Streams, float]:
     """One group of documents, whose first `shared` tokens (whole blocks) are the same, as streams.
+
+    Args:
+        locate: gives the rows and columns of picture codes, int [L] -> int [L, 2], for a backbone that wants them.
 
     Returns:
         The streams, and the sum of the copies' weights: the denominator of the loss.
     """
     streams, total = Streams(), 0.0
     positions = np.arange(max(len(d.tokens) for d in documents))
+    locate = locate or _nowhere
     root: tuple[int, ...] = ()
     if shared:
-        root = (streams.add(documents[0].tokens[:shared], positions[:shared], ()),)
+        tokens = documents[0].tokens[:shared]
+        root = (streams.add(tokens, positions[:shared], (), locate(tokens)),)
     for document in documents:
         noisy_blocks = np.unique(np.nonzero(document.targets)[0] // block_length)
         # Nobody looks at the clean copy of the last block that is predicted.
         clean_end = max(shared, int(noisy_blocks[-1]) * block_length)
         ancestors = root
         if clean_end > shared:
-            ancestors = (*root, streams.add(document.tokens[shared:clean_end], positions[shared:clean_end], root))
+            part = slice(shared, clean_end)
+            found = locate(document.tokens[:clean_end])[part]
+            ancestors = (*root, streams.add(document.tokens[part], positions[part], root, found))
         # 1. draw the mask ratio of each block, and which targets it masks
         columns = np.concatenate([np.arange(b * block_length, (b + 1) * block_length) for b in noisy_blocks])
         ratio = np.repeat(random.uniform(*noise.mask_ratios, len(noisy_blocks)), block_length)
@@ -121,7 +144,12 @@ def lay_out(
             fillers = document.fillers[columns]
             left = np.where(random.random(len(columns)) < t, noise.mask_id, random.integers(*noise.codes, len(columns)))
             tokens[fillers] = left[fillers]
-            streams.add(tokens, columns, ancestors, noisy=True)
+            # A block sees the clean blocks before it: a header that it still hides announces no grid yet.
+            blocks = zip(noisy_blocks, np.split(tokens, len(noisy_blocks)), strict=True)
+            found = [
+                locate(np.concatenate([document.tokens[: b * block_length], own]))[-block_length:] for b, own in blocks
+            ]
+            streams.add(tokens, columns, ancestors, np.concatenate(found), noisy=True)
             # 3. weigh: 1/t per token (the ELBO of a linear schedule), 1/sqrt(masked tokens) per copy
             beta = 1 / np.sqrt(counted.sum())
             streams.labels[-1] = np.where(counted, document.tokens[columns], UNSUPERVISED)
@@ -130,16 +158,21 @@ def lay_out(
     return streams, total
 
 
+def _nowhere(tokens: np.ndarray) -> np.ndarray:
+    return np.zeros((len(tokens), 2), dtype=np.int64)
+
+
 def collate(rows: Sequence[Sequence[Streams]], block_length: int, pad_id: int) -> dict[str, Tensor]:
     """Rows of stream groups as one padded batch.
 
     Returns:
-        `tokens`, `position_ids` int [R, L]; `attention_mask` bool [R, 1, L, L], True = visible; and over the N
-        supervised positions `rows`, `columns`, `labels` int [N] and `weights` float [N].
+        `tokens`, `position_ids` int [R, L]; `coordinates` int [R, L, 2]; `attention_mask` bool [R, 1, L, L],
+        True = visible; and over the N supervised positions `rows`, `columns`, `labels` int [N] and `weights` float [N].
     """
     length = max(sum(group.length for group in row) for row in rows)
     tokens = np.full((len(rows), length), pad_id)
     positions = np.zeros((len(rows), length), dtype=np.int64)
+    coordinates = np.zeros((len(rows), length, 2), dtype=np.int64)
     mask = np.zeros((len(rows), length, length), dtype=bool)
     labels = np.full((len(rows), length), UNSUPERVISED)
     weights = np.zeros((len(rows), length), dtype=np.float32)
@@ -149,6 +182,7 @@ def collate(rows: Sequence[Sequence[Streams]], block_length: int, pad_id: int) -
             here = slice(start, start + group.length)
             tokens[number, here] = np.concatenate(group.tokens)
             positions[number, here] = np.concatenate(group.positions)
+            coordinates[number, here] = np.concatenate(group.coordinates)
             labels[number, here] = np.concatenate(group.labels)
             weights[number, here] = np.concatenate(group.weights)
             mask[number, here, here] = visibility(group, block_length)
@@ -157,6 +191,7 @@ def collate(rows: Sequence[Sequence[Streams]], block_length: int, pad_id: int) -
     arrays = {
         "tokens": tokens,
         "position_ids": positions,
+        "coordinates": coordinates,
         "attention_mask": mask[:, None],
         "rows": row_index,
         "columns": column_index,

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unimodal.diffusion.canvas import Canvas
+from unimodal.diffusion.canvas import Canvas, Locate
 from unimodal.diffusion.denoiser import CachedDenoiser, Denoiser, PlainDenoiser
 from unimodal.diffusion.filtering import propose
 from unimodal.diffusion.guidance import Guidance, NoGuidance
@@ -171,6 +171,7 @@ def stream(
     guidance: Guidance | None = None,
     use_cache: bool = True,
     device: torch.device | str = "cpu",
+    locate: Locate | None = None,
 ) -> Iterator[StepState]:
     """Yields a state after every step.
 
@@ -180,6 +181,7 @@ def stream(
         stop_ids: a result ends with the first of these, if there is one.
         vocab_range: proposals come from these ids only, first and one past the last.
         use_cache: False computes all that came before in every step; the result is the same.
+        locate: rows and columns of picture codes, for a model that wants them (`SequenceBuilder.coordinates`).
 
     Raises:
         ValueError: no tasks, an empty prompt, a length below 1, or a number of prompts that the guidance does not have.
@@ -198,6 +200,7 @@ def stream(
         block_length=options.block_length,
         mask_id=mask_id,
         device=device,
+        locate=locate,
     )
     # Guided logits depend on the whole vocabulary through their spread; then the range is cut out afterwards.
     head_range = None if guidance.needs_whole_vocabulary else vocab_range
