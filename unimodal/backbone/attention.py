@@ -117,8 +117,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropo
 def _attend_in_two_products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """Training on CPU: the gradient of the fused kernel takes about twice as long as that of these two products."""
     batch, heads, length, width = query.shape
-    stacked = (query * width**-0.5).reshape(batch, key.shape[1], -1, width)
-    scores = (stacked @ key.mT).view(batch, heads, length, -1)
-    scores = scores if mask is None else scores.add_(mask)
-    shares = scores.softmax(dim=-1).to(value.dtype)
-    return (shares.view(batch, key.shape[1], -1, key.shape[2]) @ value).view_as(query)
+    # Autocast would take the shares to float32 and back, which costs more than the products; their sums are float32.
+    with torch.autocast(query.device.type, enabled=False):
+        stacked = (query * width**-0.5).reshape(batch, key.shape[1], -1, width)
+        scores = (stacked @ key.mT).view(batch, heads, length, -1)
+        scores = scores if mask is None else scores + mask  # in place, the gradient of a view would be copied thrice
+        shares = scores.softmax(dim=-1)
+        return (shares.view(batch, key.shape[1], -1, key.shape[2]) @ value).view_as(query)
