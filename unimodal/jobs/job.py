@@ -1,0 +1,84 @@
+"""What all jobs share: sequences, a writer, progress, pictures to codes and codes to pictures."""
+
+import time
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unimodal.components import Components
+from unimodal.picture_input import PictureSizes
+from unimodal.progress import Progress, StepCallback
+from unimodal.results import Stats
+from unimodal.sequence import SequenceBuilder
+from unimodal.settings import DecoderSettings
+from unimodal.writer import Writer
+from unimodal_tokenizers.images import to_images, to_pixels
+
+
+class Job(Components):
+    """The parts of a checkpoint at work; each job adds its method to this."""
+
+    _bar_options: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def sequences(self) -> SequenceBuilder:
+        return SequenceBuilder(self.text_tokenizer, self.vocab)
+
+    @property
+    def writer(self) -> Writer:
+        return Writer(self.backbone, self.sequences)
+
+    @property
+    def sizes(self) -> PictureSizes:
+        return PictureSizes(self.settings.images, self.patch_size, self.vocab.size_ids)
+
+    def set_progress_bar_config(self, **options: Any) -> None:
+        """Options of the tqdm bars; `disable=True` shows none."""
+        self._bar_options = options
+
+    def _progress(self, callback: StepCallback | None) -> Progress:
+        return Progress(self, self.vocab, callback, self._bar_options)
+
+    def _drawing(self, decoder: str | None, decoder_steps: int | None) -> DecoderSettings:
+        """How codes become pixels; loads what that needs, so that it cannot fail after the codes are made."""
+        drawing = self.settings.decoder.choose(decoder, decoder_steps)
+        self.decoder.transformer(drawing.decoder)
+        return drawing
+
+    def _encode(self, picture: Image.Image, stats: Stats) -> Tensor:
+        """Codes [H, W] of a picture of the right size."""
+        started = time.perf_counter()
+        tokenizer = self.image_tokenizer
+        weight = tokenizer.codebook
+        codes = tokenizer.encode(to_pixels([picture]).to(weight.device, weight.dtype))[0].cpu()
+        stats.add_seconds("encode", time.perf_counter() - started)
+        return codes
+
+    def _draw(
+        self,
+        codes: Sequence[Tensor],
+        drawing: DecoderSettings,
+        generators: Sequence[torch.Generator],
+        stats: Stats,
+        progress: Progress,
+    ) -> list[Image.Image]:
+        """Pictures from codes, those of one size together."""
+        started = time.perf_counter()
+        images: dict[int, Image.Image] = {}
+        for size in dict.fromkeys(grid.shape for grid in codes):
+            places = [place for place, grid in enumerate(codes) if grid.shape == size]
+            pixels = self.decoder.decode(
+                torch.stack([codes[place] for place in places]),
+                decoder=drawing.decoder,
+                num_steps=drawing.steps,
+                generator=[generators[place] for place in places],
+                guidance_scale=drawing.guidance_scale,
+                callback=progress.decoding,
+            )
+            images |= dict(zip(places, to_images(pixels), strict=True))
+        stats.add_seconds("decode", time.perf_counter() - started)
+        return [images[place] for place in range(len(codes))]
