@@ -8,6 +8,9 @@ padding on its left, and then the block that is being filled is at the same colu
     sample 0   pppp pppp pMMM MMMM
     sample 1   .... pppp ppMM MMMM                   .... .ppp ppMM MMMM
 
+What is to be filled can also be one long block, from `first_block` to the end, for masks that must see what stands far
+to their right.
+
 A branch prompt that is shorter than that of its sample is padded on the left up to its length, one that is longer
 loses its first tokens. No token sees padding, and positions count from the first real token of each row.
 
@@ -34,6 +37,7 @@ class Canvas:
     block_length: int
     first_block: int  # the block in which the first generated token of every sample lies
     locate: Locate | None = None  # rows and columns of picture codes, for a model that wants them
+    joined: bool = False  # all from `first_block` on is one block
 
     @classmethod
     def lay_out(
@@ -45,6 +49,8 @@ class Canvas:
         mask_id: int,
         device: torch.device | str = "cpu",
         locate: Locate | None = None,
+        given: Sequence[Sequence[int] | None] | None = None,
+        joined: bool = False,
     ) -> "Canvas":
         """Lays out prompts and as many masks as fill the blocks of what is to be generated.
 
@@ -52,10 +58,13 @@ class Canvas:
             prompts: for each sample its G branches, the conditional one first.
             lengths: tokens to generate, per sample.
             locate: int [R, L] -> int [R, L, 2], rows and columns of picture codes, as `SequenceBuilder.coordinates`.
+            given: for each sample tokens that stand already behind its prompt, the mask id where one is to be found;
+                None = all of its `lengths` are masks.
+            joined: all from the block in which the first prompt ends is one block.
 
         Raises:
-            ValueError: nothing to lay out, an empty prompt, a length below 1, or samples with different numbers of
-                branches.
+            ValueError: nothing to lay out, an empty prompt, a length below 1, given tokens of another length, or
+                samples with different numbers of branches.
         """
         num_branches = len(prompts[0]) if prompts else 0
         if num_branches == 0 or any(len(branches) != num_branches for branches in prompts):
@@ -69,6 +78,10 @@ class Canvas:
             raise ValueError(
                 f"gen_length: got {list(lengths)}, each of {len(prompts)} samples needs a number of at least 1"
             )
+        given = given or [None] * len(prompts)
+        for known, length in zip(given, lengths, strict=True):
+            if known is not None and len(known) != length:
+                raise ValueError(f"given: got {len(known)} tokens, the sample has {length}")
         first_block = max(len(branches[0]) // block_length for branches in prompts)
         shifts = [(first_block - len(branches[0]) // block_length) * block_length for branches in prompts]
         starts = [shift + len(branches[0]) for shift, branches in zip(shifts, prompts, strict=True)]
@@ -82,6 +95,8 @@ class Canvas:
                 kept = list(prompt)[-len(branches[0]) :]
                 padding[row] = start - len(kept)
                 tokens[row, start - len(kept) : start] = torch.tensor(kept, dtype=torch.long)
+                if (known := given[sample]) is not None:
+                    tokens[row, start : start + len(known)] = torch.tensor(list(known), dtype=torch.long)
         return cls(
             tokens=tokens.to(device),
             padding=padding.to(device),
@@ -90,14 +105,20 @@ class Canvas:
             block_length=block_length,
             first_block=first_block,
             locate=locate,
+            joined=joined,
         )
+
+    @property
+    def num_blocks(self) -> int:
+        return self.first_block + 1 if self.joined else self.tokens.shape[1] // self.block_length
 
     @property
     def num_samples(self) -> int:
         return self.starts.shape[0]
 
     def columns(self, block: int) -> slice:
-        return slice(block * self.block_length, (block + 1) * self.block_length)
+        stop = self.tokens.shape[1] if self.joined and block == self.first_block else (block + 1) * self.block_length
+        return slice(block * self.block_length, stop)
 
     def samples(self) -> Tensor:
         """The conditional branch of every sample, a view [N, L]."""
@@ -131,9 +152,12 @@ class Canvas:
         padded = bool((self.padding > 0).any())
         if not padded and stop - start <= self.block_length:
             return None
-        queries = torch.arange(start, stop, device=self.tokens.device)
         keys = torch.arange(stop, device=self.tokens.device)
-        seen = (keys // self.block_length <= (queries // self.block_length)[:, None])[None]
+        blocks = keys // self.block_length
+        if self.joined:
+            blocks = blocks.clamp(max=self.first_block)
+        queries = keys[start:]
+        seen = (blocks <= blocks[start:, None])[None]
         if padded:
             seen = seen & (keys >= self.padding[:, None, None]) | (keys == queries[:, None])
         return seen[:, None]

@@ -47,14 +47,15 @@ class PlainDenoiser:
         self._vocab_range = vocab_range
 
     def logits(self, canvas: Canvas, block: int) -> Tensor:
-        stop = canvas.columns(block).stop
+        columns = canvas.columns(block)
+        stop = columns.stop
         self.forwards += 1
         self.computed += stop
         return self._model(
             canvas.tokens[:, :stop],
             position_ids=canvas.positions(0, stop),
             attention_mask=canvas.visible(0, stop),
-            logits_for=slice(stop - canvas.block_length, stop),
+            logits_for=columns,
             vocab_range=self._vocab_range,
         ).logits
 

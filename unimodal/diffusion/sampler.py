@@ -86,12 +86,14 @@ class SamplingTask:
         prompt: tokens that it goes on from.
         length: tokens to generate at most.
         others: the prompts of the other guidance branches.
+        given: tokens that stand already, int [length], the mask id where one is to be found. They are never changed.
         generator: draws this sample's tokens; without one a newly seeded one does.
     """
 
     prompt: Sequence[int]
     length: int
     others: Sequence[Sequence[int]] = ()
+    given: Sequence[int] | None = None
     generator: torch.Generator | None = None
 
 
@@ -172,6 +174,7 @@ def stream(
     use_cache: bool = True,
     device: torch.device | str = "cpu",
     locate: Locate | None = None,
+    joined: bool = False,
 ) -> Iterator[StepState]:
     """Yields a state after every step.
 
@@ -182,6 +185,8 @@ def stream(
         vocab_range: proposals come from these ids only, first and one past the last.
         use_cache: False computes all that came before in every step; the result is the same.
         locate: rows and columns of picture codes, for a model that wants them (`SequenceBuilder.coordinates`).
+        joined: everything from the block on in which the longest prompt ends is filled as one block, whose positions
+            see each other; then `given` tokens on the right are seen as well.
 
     Raises:
         ValueError: no tasks, an empty prompt, a length below 1, or a number of prompts that the guidance does not have.
@@ -201,6 +206,8 @@ def stream(
         mask_id=mask_id,
         device=device,
         locate=locate,
+        given=[task.given for task in tasks],
+        joined=joined,
     )
     # Guided logits depend on the whole vocabulary through their spread; then the range is cut out afterwards.
     head_range = None if guidance.needs_whole_vocabulary else vocab_range
@@ -208,6 +215,17 @@ def stream(
     run = _Run(canvas, tasks, options, mask_id=mask_id, stop_ids=stop_ids)
     started = time.perf_counter()
     block = canvas.first_block
+
+    def state(step: int, samples: tuple[SampleState, ...]) -> StepState:
+        return StepState(
+            block=block - canvas.first_block,
+            step=step,
+            samples=samples,
+            forwards=denoiser.forwards,
+            computed=denoiser.computed,
+            seconds=time.perf_counter() - started,
+        )
+
     while run.active:
         step = 0
         while bool((run.masked(block) & run.alive[:, None]).any()):
@@ -215,16 +233,10 @@ def stream(
             logits = guidance.combine(logits.unflatten(0, (canvas.num_branches, -1)))
             if vocab_range is not None and head_range is None:
                 logits = logits[..., slice(*vocab_range)]
-            states = run.commit(block, step, logits, first_id=vocab_range[0] if vocab_range else 0)
-            yield StepState(
-                block=block - canvas.first_block,
-                step=step,
-                samples=states,
-                forwards=denoiser.forwards,
-                computed=denoiser.computed,
-                seconds=time.perf_counter() - started,
-            )
+            yield state(step, run.commit(block, step, logits, first_id=vocab_range[0] if vocab_range else 0))
             step += 1
+        if complete := run.complete(block):
+            yield state(step, complete)
         survivors = run.survivors()
         if survivors is not None:
             denoiser.keep(canvas.rows(survivors))
@@ -252,6 +264,7 @@ class _Run:
         self._stop_ids = torch.tensor(list(stop_ids), dtype=torch.long, device=device)
         self._steps = torch.tensor([options.steps_for(task.length) for task in tasks], device=device)
         self._lengths = [task.length for task in tasks]
+        self._given = any(task.given is not None for task in tasks)
         self._generators = (
             [task.generator or _unseeded() for task in tasks] if options.temperature else [None] * len(tasks)
         )
@@ -300,6 +313,23 @@ class _Run:
             )
             if done:
                 self.alive[row] = False
+        return tuple(states)
+
+    def complete(self, block: int) -> tuple[SampleState, ...]:
+        """The samples that end with a block in which they had nothing to fill, because it was given."""
+        states = []
+        for row, index in enumerate(self.active if self._given else []):
+            tokens, done = self._result(
+                row, int(self._canvas.starts[row]), self._canvas.columns(block).stop, block_full=True
+            )
+            if done and self.alive[row]:
+                self.alive[row] = False
+                nothing = torch.zeros(0, device=tokens.device)
+                states.append(
+                    SampleState(
+                        index=index, tokens=tokens.clone(), committed=nothing.long(), confidence=nothing, done=True
+                    )
+                )
         return tuple(states)
 
     def _result(self, row: int, start: int, stop: int, *, block_full: bool) -> tuple[Tensor, bool]:
