@@ -15,8 +15,9 @@ class PrefixCache:
 
     Both are [B, kv_heads, length, head_dim].
 
-    The buffers grow by doubling. A forward writes its own keys and values behind the prefix and reads both as one view;
-    they stay only if `append` is called afterwards (the model does so under `update_cache=True`).
+    The buffers grow by doubling, and stay where they are while they suffice. A forward writes its own keys and values
+    behind the prefix and reads both as one view; they stay only if `append` is called afterwards (the model does so
+    under `update_cache=True`).
     """
 
     def __init__(self, num_layers: int, capacity: int = 0) -> None:
@@ -31,11 +32,18 @@ class PrefixCache:
 
     def keys(self, layer: int) -> Tensor:
         """[B, kv_heads, length, head_dim], a view."""
-        return self._filled(layer)[0, :, :, : self.length]
+        return self.pair(layer)[0]
 
     def values(self, layer: int) -> Tensor:
         """[B, kv_heads, length, head_dim], a view."""
-        return self._filled(layer)[1, :, :, : self.length]
+        return self.pair(layer)[1]
+
+    def pair(self, layer: int) -> Tensor:
+        """Keys and values [2, B, kv_heads, length, head_dim], a view."""
+        buffer = self._buffers[layer]
+        if buffer is None:
+            raise ValueError(f"layer: nothing has been written to layer {layer} of this cache")
+        return buffer[:, :, :, : self.length]
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Writes keys and values [B, kv_heads, L, head_dim] behind the prefix of one layer.
@@ -65,39 +73,56 @@ class PrefixCache:
         self.length = length
 
     def select(self, rows: Tensor | Sequence[int]) -> "PrefixCache":
-        """A new cache of the batch rows `rows` (repeats allowed), in that order."""
+        """A new cache of the batch rows `rows` (repeats allowed), in that order, with as much room as this one."""
         chosen = torch.as_tensor(rows, dtype=torch.long)
-        return self._rebuilt(
-            [
-                torch.stack([self.keys(i), self.values(i)]).index_select(1, chosen.to(self.keys(i).device))
-                for i in range(self.num_layers)
-            ]
-        )
+        fresh = PrefixCache(self.num_layers, self._capacity)
+        fresh.length = self.length
+        fresh._buffers = [
+            None if buffer is None else buffer.index_select(1, chosen.to(buffer.device)) for buffer in self._buffers
+        ]
+        return fresh
 
-    def gather(self, positions: Sequence[Tensor]) -> "PrefixCache":
+    def gather(self, positions: Sequence[Tensor], room: int = 0) -> "PrefixCache":
         """A new cache of chosen positions, which may differ from layer to layer and from row to row (pruned prefixes).
 
         Args:
             positions: per layer int [B, kept], the same `kept` everywhere.
+            room: positions to reserve behind them.
         """
-        kept = []
+        kept = positions[0].shape[1]
+        fresh = PrefixCache(self.num_layers, kept + room)
         for layer, chosen in enumerate(positions):
-            pair = torch.stack([self.keys(layer), self.values(layer)])
+            pair = self.pair(layer)
             index = chosen.to(pair.device)[None, :, None, :, None].expand(2, -1, pair.shape[2], -1, pair.shape[4])
-            kept.append(pair.gather(3, index))
-        return self._rebuilt(kept)
-
-    def _rebuilt(self, pairs: list[Tensor]) -> "PrefixCache":
-        fresh = PrefixCache(self.num_layers)
-        fresh._buffers = list(pairs)
-        fresh.length = pairs[0].shape[3]
+            fresh._write(layer, 0, pair.gather(3, index))
+        fresh.length = kept
         return fresh
 
-    def _filled(self, layer: int) -> Tensor:
-        buffer = self._buffers[layer]
-        if buffer is None:
-            raise ValueError(f"layer: nothing has been written to layer {layer} of this cache")
-        return buffer
+    @classmethod
+    def joined(cls, rows: Sequence[Sequence[Sequence[Tensor]]], length: int, capacity: int = 0) -> "PrefixCache":
+        """A new cache from stored parts; where a row has fewer than `length` positions, it starts with zeros.
+
+        Args:
+            rows: for each row its parts in order, a part being for each layer keys and values
+                [2, kv_heads, positions, head_dim].
+            length: positions of the longest row, or more.
+            capacity: positions to reserve in all.
+        """
+        sample = next(part for parts in rows for part in parts)
+        fresh = cls(len(sample), max(capacity, length))
+        for layer, like in enumerate(sample):
+            buffer = like.new_zeros(2, len(rows), like.shape[1], fresh._capacity, like.shape[3])
+            for row, parts in enumerate(rows):
+                if parts:
+                    whole = torch.cat([part[layer] for part in parts], dim=2)
+                    buffer[:, row, :, length - whole.shape[2] : length] = whole
+            fresh._buffers[layer] = buffer
+        fresh.length = length
+        return fresh
+
+    def _write(self, layer: int, start: int, pair: Tensor) -> None:
+        buffer = self._reserve(layer, pair[0], start + pair.shape[3])
+        buffer[:, :, :, start : start + pair.shape[3]] = pair
 
     def _reserve(self, layer: int, like: Tensor, needed: int) -> Tensor:
         buffer = self._buffers[layer]

@@ -10,6 +10,7 @@ Legend: R rows, B positions of a block, V vocabulary or the part of it that is a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
@@ -35,6 +36,9 @@ class Denoiser(Protocol):
     def keep(self, rows: Tensor) -> None:
         """Told that only these rows of the canvas remain."""
         ...
+
+
+MakeDenoiser = Callable[[Any, tuple[int, int] | None], Denoiser]
 
 
 class PlainDenoiser:

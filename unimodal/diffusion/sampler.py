@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from unimodal.diffusion.canvas import Canvas, Locate
-from unimodal.diffusion.denoiser import CachedDenoiser, Denoiser, PlainDenoiser
+from unimodal.diffusion.denoiser import CachedDenoiser, Denoiser, MakeDenoiser, PlainDenoiser
 from unimodal.diffusion.filtering import propose
 from unimodal.diffusion.guidance import Guidance, NoGuidance
 from unimodal.diffusion.schedule import AdaptiveRule, QuotaRule, UnmaskingRule
@@ -172,6 +172,7 @@ def stream(
     vocab_range: tuple[int, int] | None = None,
     guidance: Guidance | None = None,
     use_cache: bool = True,
+    denoiser: MakeDenoiser | None = None,
     device: torch.device | str = "cpu",
     locate: Locate | None = None,
     joined: bool = False,
@@ -184,6 +185,7 @@ def stream(
         stop_ids: a result ends with the first of these, if there is one.
         vocab_range: proposals come from these ids only, first and one past the last.
         use_cache: False computes all that came before in every step; the result is the same.
+        denoiser: makes what is used in place of both, from the model and the range of the vocabulary.
         locate: rows and columns of picture codes, for a model that wants them (`SequenceBuilder.coordinates`).
         joined: everything from the block on in which the longest prompt ends is filled as one block, whose positions
             see each other; then `given` tokens on the right are seen as well.
@@ -211,7 +213,8 @@ def stream(
     )
     # Guided logits depend on the whole vocabulary through their spread; then the range is cut out afterwards.
     head_range = None if guidance.needs_whole_vocabulary else vocab_range
-    denoiser: Denoiser = (CachedDenoiser if use_cache else PlainDenoiser)(model, head_range)
+    make = denoiser or (CachedDenoiser if use_cache else PlainDenoiser)
+    source: Denoiser = make(model, head_range)
     run = _Run(canvas, tasks, options, mask_id=mask_id, stop_ids=stop_ids)
     started = time.perf_counter()
     block = canvas.first_block
@@ -221,15 +224,15 @@ def stream(
             block=block - canvas.first_block,
             step=step,
             samples=samples,
-            forwards=denoiser.forwards,
-            computed=denoiser.computed,
+            forwards=source.forwards,
+            computed=source.computed,
             seconds=time.perf_counter() - started,
         )
 
     while run.active:
         step = 0
         while bool((run.masked(block) & run.alive[:, None]).any()):
-            logits = denoiser.logits(canvas, block)
+            logits = source.logits(canvas, block)
             logits = guidance.combine(logits.unflatten(0, (canvas.num_branches, -1)))
             if vocab_range is not None and head_range is None:
                 logits = logits[..., slice(*vocab_range)]
@@ -239,7 +242,7 @@ def stream(
             yield state(step, complete)
         survivors = run.survivors()
         if survivors is not None:
-            denoiser.keep(canvas.rows(survivors))
+            source.keep(canvas.rows(survivors))
             run.keep(survivors)
         block += 1
 
