@@ -1,4 +1,4 @@
-"""Rows and columns of picture codes in the rotary embedding: found by hand, equal on every path, absent as published."""
+"""Rows and columns of picture codes in the rotary embedding: by hand, equal on every path, absent as published."""
 
 from pathlib import Path
 

@@ -7,6 +7,7 @@ and flow map with two heads against the guided velocity, and exports the flow ma
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 from typing import Any, Literal
 
 import torch
@@ -38,12 +39,16 @@ from unimodal_decoders.transformer import (
 )
 from unimodal_tokenizers.siglip_vq import ImageTokenizer
 
+_CROPS_WITH_THINGS = 0.8
+
 
 class DecoderRecipe(Recipe):
     """`pool`: pictures whose latents and codes are computed once and then used again. `thing_weight` multiplies the
     loss where things are; it moves effort, not the optimum. `gate_start`: head start of the modulation gates.
     `code_directions`: length of the codebook's directions that the conditioner's embedding starts with, besides its
-    random start."""
+    random start. Until the last `whole_fraction` of the run, steps see crops of `crop_size` codes a side (0: whole
+    pictures always), `crop_batch` for each picture of the batch, most of them where a thing is: cheaper by their area, and
+    exact, since the transformer knows relative places only."""
 
     picture_size: int = Field(gt=0)
     pool: int = Field(gt=0)
@@ -51,6 +56,9 @@ class DecoderRecipe(Recipe):
     thing_weight: float = Field(gt=0)
     gate_start: float = 0.0
     code_directions: float = Field(default=0.0, ge=0)
+    crop_size: int = Field(default=0, ge=0)
+    crop_batch: int = Field(default=1, gt=0)
+    whole_fraction: float = Field(default=1.0, ge=0, le=1)
     evaluation_pictures: int = Field(default=16, gt=0)
 
 
@@ -107,7 +115,16 @@ class DecoderStage(Stage):
     def batch(self, step: int, indices: range) -> dict[str, Any]:
         first = step * self.recipe.batch_size
         pool = [self._sample("train", (first + index) % self.recipe.pool) for index in indices]
-        generators = [torch_generator(sample_random(self.recipe.seed, step, i)) for i in indices]
+        randoms = [sample_random(self.recipe.seed, step, i) for i in indices]
+        if self.recipe.crop_size and self.recipe.steps - step > self.recipe.whole_fraction * self.recipe.steps:
+            copies = self.recipe.crop_batch
+            pool = [
+                crop(*one, self.recipe.crop_size, random)
+                for one, random in zip(pool, randoms, strict=True)
+                for _ in range(copies)
+            ]
+            randoms = [random for random in randoms for _ in range(copies)]
+        generators = [torch_generator(random) for random in randoms]
         codes, latents, importance = (torch.stack(parts) for parts in zip(*pool, strict=True))
         patch = self.configuration["decoder"]["all_patch_size"][0]
         return {
@@ -117,7 +134,7 @@ class DecoderStage(Stage):
             "noise": torch.stack([torch.randn(latents[0].shape, generator=g) for g in generators]),
             "times": torch.cat([training_times(latents[:1], patch, g) for g in generators]),
             "kept": torch.cat([torch.rand(1, generator=g) >= self.recipe.drop_probability for g in generators]),
-            "weight": torch.tensor(float(len(indices))),
+            "weight": torch.tensor(float(len(codes))),
         }
 
     def evaluate(self, module: nn.Module, samples: Path, step: int) -> dict[str, float]:
@@ -163,6 +180,29 @@ class DecoderStage(Stage):
             )
             self._pool[split, index] = codes, latents, importance / importance.mean()
         return self._pool[split, index]
+
+
+def crop(codes: Tensor, latents: Tensor, importance: Tensor, size: int, random: Random) -> tuple[Tensor, ...]:
+    """A square of `size` codes a side, with the latents and loss weights that belong to it.
+
+    Four of five contain a place where a thing is (a weight above the least), if there is one.
+
+    Raises:
+        ValueError: the picture has fewer codes a side.
+    """
+    if size > min(codes.shape):
+        raise ValueError(f"crop_size: got {size}, the pictures have {' × '.join(map(str, codes.shape))} codes")
+    scale = latents.shape[-1] // codes.shape[-1]
+    weights = importance.unflatten(1, (-1, scale)).unflatten(0, (-1, scale)).amax(dim=(1, 3))
+    things = (weights > importance.min()).nonzero().tolist()
+    low, high = [0, 0], [side - size for side in codes.shape]
+    if things and random.random() < _CROPS_WITH_THINGS:
+        place = random.choice(things)
+        low = [max(0, position - size + 1) for position in place]
+        high = [min(most, position) for most, position in zip(high, place, strict=True)]
+    top, left = (random.randint(*ends) for ends in zip(low, high, strict=True))
+    rows, columns = slice(top * scale, (top + size) * scale), slice(left * scale, (left + size) * scale)
+    return codes[top : top + size, left : left + size], latents[:, rows, columns], importance[rows, columns]
 
 
 class DistillModule(nn.Module):
