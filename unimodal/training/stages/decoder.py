@@ -47,8 +47,8 @@ class DecoderRecipe(Recipe):
     loss where things are; it moves effort, not the optimum. `gate_start`: head start of the modulation gates.
     `code_directions`: length of the codebook's directions that the conditioner's embedding starts with, besides its
     random start. Until the last `whole_fraction` of the run, steps see crops of `crop_size` codes a side (0: whole
-    pictures always), `crop_batch` for each picture of the batch, most of them where a thing is: cheaper by their area, and
-    exact, since the transformer knows relative places only."""
+    pictures always), `crop_batch` for each picture of the batch, most of them where a thing is: cheaper by their area,
+    and exact, since the transformer knows relative places only."""
 
     picture_size: int = Field(gt=0)
     pool: int = Field(gt=0)
