@@ -9,12 +9,17 @@ from unimodal.pipeline import Pipeline
 
 PUBLIC = {
     "EditOutput",
+    "Gap",
     "GenerateOutput",
+    "InfillOutput",
     "InterleaveOutput",
+    "LikelihoodOutput",
     "Pipeline",
     "Stats",
     "UnderstandOutput",
     "__version__",
+    "exactly_words",
+    "json_template",
     "load",
 }
 SAMPLING = ("block_length", "threshold", "temperature", "top_k", "top_p")
@@ -28,6 +33,7 @@ JOBS = {
         *("images", "instruction", "num_inference_steps", "text_guidance_scale", "image_guidance_scale"),
         *("num_images_per_prompt", *SAMPLING, "decoder", "decoder_steps"),
     ),
+    "infill": ("text", "prompt", "images", "gap_length", "num_inference_steps", *SAMPLING),
     "interleave": ("prompt", "images", "num_inference_steps", *SAMPLING, "max_images", "decoder", "decoder_steps"),
 }
 

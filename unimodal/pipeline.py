@@ -7,11 +7,12 @@ import torch
 
 from unimodal.jobs.edit import Edit
 from unimodal.jobs.generate import Generate
+from unimodal.jobs.infill import Infill
 from unimodal.jobs.interleave import Interleave
 from unimodal.jobs.understand import Understand
 
 
-class Pipeline(Understand, Generate, Edit, Interleave):
+class Pipeline(Understand, Generate, Edit, Interleave, Infill):
     """One checkpoint, loaded, and what it can do; its parts are those of `Components`."""
 
 

@@ -1,5 +1,6 @@
 """What the jobs return."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -54,6 +55,59 @@ class UnderstandOutput:
     def text(self) -> str:
         """The first answer."""
         return self.texts[0]
+
+
+@dataclass(kw_only=True)
+class InfillOutput:
+    """Texts whose gaps are filled.
+
+    Args:
+        texts: one per text with gaps.
+        fillings: what was written into the gaps of each, in order.
+        tokens: int64 [n] per text, those that were known and those in the gaps.
+    """
+
+    texts: list[str]
+    fillings: list[list[str]]
+    tokens: list[Tensor]
+    stats: Stats
+
+    @property
+    def text(self) -> str:
+        """The first text."""
+        return self.texts[0]
+
+    @property
+    def gaps(self) -> list[str]:
+        """What was written into the gaps of the first text."""
+        return self.fillings[0]
+
+
+@dataclass(kw_only=True)
+class LikelihoodOutput:
+    """How likely a model finds a text or a picture; the estimate is a lower bound in expectation.
+
+    Args:
+        log_likelihood: in nats.
+        standard_error: of the estimate, in nats; 0 where nothing is random.
+        tokens: what the likelihood is of, the end of a text included.
+        samples: random masks of each block that it is the mean of.
+    """
+
+    log_likelihood: float
+    standard_error: float
+    tokens: int
+    samples: int
+    stats: Stats
+
+    @property
+    def bits_per_token(self) -> float:
+        """An upper bound, as `perplexity`."""
+        return -self.log_likelihood / (self.tokens * math.log(2))
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(-self.log_likelihood / self.tokens)
 
 
 @dataclass(kw_only=True)

@@ -125,6 +125,40 @@ class Writer:
         result = self._watched(states, "picture", sizes, [task.length for task in tasks], stats, watch)
         return [self.sequences.grid(tokens.cpu(), *size) for tokens, size in zip(result.tokens, sizes, strict=True)]
 
+    def fill(
+        self,
+        tasks: Sequence[SamplingTask],
+        options: SamplingOptions,
+        allowed: Guidance,
+        *,
+        stats: Stats | None = None,
+        watch: Watcher | None = None,
+    ) -> list[Tensor]:
+        """What was given in each task with its masks filled, int64 [length]; the last blocks of all are as long, and
+        each is filled as one block.
+
+        Args:
+            allowed: which tokens may stand where, as `AllowedTokens`.
+        """
+        vocab = self.sequences.vocab
+        states = stream(
+            self.model,
+            tasks,
+            options,
+            mask_id=vocab.mask_id,
+            vocab_range=vocab.text_range,
+            guidance=allowed,
+            use_cache=self.use_cache,
+            device=self.model.device,
+            locate=self._locate,
+            joined=True,
+        )
+        goals = [list(task.given or []).count(vocab.mask_id) for task in tasks]
+        filled = self._watched(states, "text", None, goals, stats, watch).tokens
+        if stats is not None:
+            stats.tokens -= sum(task.length for task in tasks) - sum(goals)
+        return filled
+
     def thoughts(
         self,
         prompts: Sequence[str],

@@ -63,8 +63,8 @@ class Canvas:
             joined: all from the block in which the first prompt ends is one block.
 
         Raises:
-            ValueError: nothing to lay out, an empty prompt, a length below 1, given tokens of another length, or
-                samples with different numbers of branches.
+            ValueError: nothing to lay out, an empty prompt with nothing given, a length below 1, given tokens of
+                another length, or samples with different numbers of branches.
         """
         num_branches = len(prompts[0]) if prompts else 0
         if num_branches == 0 or any(len(branches) != num_branches for branches in prompts):
@@ -72,13 +72,13 @@ class Canvas:
                 f"prompts: got {[len(branches) for branches in prompts]} branches, "
                 "each sample needs the same number, at least one"
             )
-        if any(len(branches[0]) == 0 for branches in prompts):
-            raise ValueError("prompts: one is empty, at least one token is needed")
         if len(lengths) != len(prompts) or min(lengths) < 1:
             raise ValueError(
                 f"gen_length: got {list(lengths)}, each of {len(prompts)} samples needs a number of at least 1"
             )
         given = given or [None] * len(prompts)
+        if any(not branches[0] and known is None for branches, known in zip(prompts, given, strict=True)):
+            raise ValueError("prompts: one is empty, at least one token is needed")
         for known, length in zip(given, lengths, strict=True):
             if known is not None and len(known) != length:
                 raise ValueError(f"given: got {len(known)} tokens, the sample has {length}")

@@ -1,0 +1,31 @@
+"""Which tokens may be proposed where, for masks that are not all alike."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllowedTokens:
+    """A guidance of one branch that leaves the logits of allowed tokens only, in one joined block.
+
+    Args:
+        kinds: bool [K, V], which tokens each kind of position may hold.
+        kind_of: int64 [N, B], the kind of every column of the block.
+    """
+
+    kinds: Tensor
+    kind_of: Tensor
+
+    @property
+    def num_branches(self) -> int:
+        return 1
+
+    @property
+    def needs_whole_vocabulary(self) -> bool:
+        return False
+
+    def combine(self, logits: Tensor) -> Tensor:
+        """[1, N, B, V] -> [N, B, V]."""
+        return logits[0].masked_fill(~self.kinds[self.kind_of], -torch.inf)
