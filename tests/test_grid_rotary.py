@@ -75,11 +75,13 @@ def test_a_grid_ends_and_another_begins(build):
 
 
 def test_pairs_of_dimensions_turn_with_their_own_axis():
-    places = torch.tensor([[[7, 0, 0], [7, 2, 0], [7, 0, 3]]])
-    cosine, sine = rotary_table(places, 8, 100.0, torch.float32, grid_dim=2)
-    angles = torch.atan2(sine, cosine)[0, :, 0]
-    torch.testing.assert_close(angles[0], torch.tensor([7 - 2 * torch.pi, 0.7, 0, 0]))
-    torch.testing.assert_close(angles[1:, 2:], torch.tensor([[2.0, 0], [0, 3.0]]))
+    places = torch.tensor([[[7, 0, 0], [7, 1, 0], [7, 0, 3]]])
+    cosine, sine = rotary_table(places, 12, 100.0, torch.float32, grid_dim=4, grid_periods=(4.0, 16.0))
+    angles = torch.atan2(sine, cosine)[0, :, 0]  # two pairs each of position, row and column
+    torch.testing.assert_close(angles[0], torch.tensor([7 - 2 * torch.pi, 0.7, 0, 0, 0, 0]))
+    quarter, sixteenth = torch.pi / 2, torch.pi / 8
+    torch.testing.assert_close(angles[1, 2:], torch.tensor([quarter, sixteenth, 0, 0]))
+    torch.testing.assert_close(angles[2, 2:], torch.tensor([0, 0, 3 * quarter - 2 * torch.pi, 3 * sixteenth]))
 
 
 def test_text_is_as_without_a_grid(model):
@@ -161,3 +163,5 @@ def test_published_files_do_not_state_it(model):
     assert "grid_rotary_dim" not in read_config(GOLDEN).to_published()
     with pytest.raises(ValueError, match="grid_rotary_dim"):
         BackboneConfig(**{**model.config.to_dict(), "grid_rotary_dim": 8}).check()
+    with pytest.raises(ValueError, match="grid_rotary_periods"):
+        BackboneConfig(**{**model.config.to_dict(), "grid_rotary_periods": (8.0, 4.0)}).check()

@@ -14,7 +14,8 @@ class BackboneConfig(PreTrainedConfig):
 
     `grid_rotary_dim` is not a field of the published files, which mean 0: so many of the rotated dimensions of each head
     turn with a picture code's row, and as many with its column, instead of with its position in the sequence
-    (multi-axis rotary embedding, arXiv 2409.12191).
+    (multi-axis rotary embedding, arXiv 2409.12191). `grid_rotary_periods` are the shortest and the longest period of
+    these, in codes: short ones tell neighbours apart, and nothing is longer than pictures are.
     """
 
     model_type = "llada2_moe"
@@ -37,6 +38,7 @@ class BackboneConfig(PreTrainedConfig):
     rope_theta: float = 10000.0
     partial_rotary_factor: float = 0.5
     grid_rotary_dim: int = 0
+    grid_rotary_periods: tuple[float, float] = (4.0, 16.0)
     rope_parameters: dict[str, Any] | None = None
     tie_word_embeddings: bool = False
     use_cache: bool = False
@@ -101,6 +103,10 @@ class BackboneConfig(PreTrainedConfig):
             grid,
             f"even, and 0 or more up to less than half of the {self.rotary_dim} rotated dimensions",
         )
+        shortest, longest = self.grid_rotary_periods
+        _require(
+            0 < shortest <= longest, "grid_rotary_periods", self.grid_rotary_periods, "two positive ones, in order"
+        )
         rotary = (self.rope_parameters or {}).get("rope_type", "default")
         _require(rotary in ("default", "mrope"), "rope_parameters.rope_type", rotary, "'default'")
         _require(self.hidden_act == "silu", "hidden_act", self.hidden_act, "'silu'")
@@ -121,7 +127,7 @@ class BackboneConfig(PreTrainedConfig):
         everything = self.to_dict()
         own = [name for name in BackboneConfig.__annotations__]
         unset = {name for name in ("eos_token_id", "mask_token_id") if everything.get(name) is None}
-        unset |= {"grid_rotary_dim"} if not self.grid_rotary_dim else set()
+        unset |= {"grid_rotary_dim", "grid_rotary_periods"} if not self.grid_rotary_dim else set()
         base = set(PreTrainedConfig().to_dict()) | {"dtype", "transformers_version", "_name_or_path"}
         extra = {name: value for name, value in everything.items() if name not in base and name not in own}
         return {

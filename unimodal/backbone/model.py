@@ -136,7 +136,8 @@ class MaskedDiffusionTransformer(PreTrainedModel):
         _check_shapes(tokens, position_ids, attention_mask, cached, 3 if grid_dim else 1)
 
         x = self.embedding(tokens)
-        rotary = rotary_table(position_ids, self.config.rotary_dim, self.config.rope_theta, x.dtype, grid_dim)
+        periods = self.config.grid_rotary_periods
+        rotary = rotary_table(position_ids, self.config.rotary_dim, self.config.rope_theta, x.dtype, grid_dim, periods)
         mask = None if attention_mask is None else additive_mask(attention_mask, _run_dtype(x))
         states, counts = [], []
         for layer in self.layers:

@@ -4,34 +4,41 @@ Angles turn with the position in the sequence. Where a checkpoint declares it, s
 column of a picture code instead (arXiv 2409.12191), and stay at 0 for text.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
 
 def rotary_table(
-    position_ids: Tensor, rotary_dim: int, theta: float, dtype: torch.dtype, grid_dim: int = 0
+    position_ids: Tensor,
+    rotary_dim: int,
+    theta: float,
+    dtype: torch.dtype,
+    grid_dim: int = 0,
+    grid_periods: tuple[float, float] = (4.0, 16.0),
 ) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of coordinate · theta^(-2j/dim), computed in float32 and cast to `dtype`.
+    """Cosine and sine of position · theta^(-2j/dim), computed in float32 and cast to `dtype`.
 
     Args:
         position_ids: int [B, L], or [B, L, 3] with `grid_dim`: position, row and column.
         rotary_dim: dimensions that are rotated.
         grid_dim: how many of them belong to the row, and to the column; the first ones are the position's.
+        grid_periods: the shortest and the longest period of rows and columns, a geometric series between them.
 
     Returns:
         two tensors [B, L, 1, rotary_dim / 2].
     """
-    coordinates = position_ids.unbind(-1) if grid_dim else (position_ids,)
-    widths = (rotary_dim - 2 * grid_dim, grid_dim, grid_dim)
-    angles = torch.cat(
-        [_angles(axis, width, theta) for axis, width in zip(coordinates, widths, strict=bool(grid_dim))], dim=-1
-    )
-    return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def _angles(axis: Tensor, width: int, theta: float) -> Tensor:
-    exponents = torch.arange(0, width, 2, dtype=torch.float32, device=axis.device) / width
-    return axis[:, :, None, None].float() * (1.0 / theta**exponents)
+    position, *place = position_ids.unbind(-1) if grid_dim else (position_ids,)
+    width = rotary_dim - 2 * grid_dim
+    exponents = torch.arange(0, width, 2, dtype=torch.float32, device=position.device) / width
+    angles = [position[:, :, None, None].float() * (1.0 / theta**exponents)]
+    if grid_dim:
+        shortest, longest = (math.log(period) for period in grid_periods)
+        periods = torch.linspace(shortest, longest, grid_dim // 2, device=position.device).exp()
+        angles += [axis[:, :, None, None] * (2 * math.pi / periods) for axis in place]
+    table = torch.cat(angles, dim=-1)
+    return table.cos().to(dtype), table.sin().to(dtype)
 
 
 def rotate(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
