@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -18,7 +18,7 @@ from unimodal_configs.atomic import replacing
 PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 STORY_NAME = "story.md"
 
-_EXIF_DESCRIPTION = 0x010E
+EXIF_DESCRIPTION = 0x010E
 _LONGEST_NAME = 48
 
 
@@ -71,17 +71,17 @@ def check_writable(path: str | Path) -> Path:
     return path
 
 
-def save_picture(image: Image.Image, path: str | Path, facts: Mapping[str, Any]) -> None:
+def save_picture(image: Image.Image, path: str | Path | BinaryIO, facts: Mapping[str, Any]) -> None:
     """Writes a picture that carries how it was made: text chunks of a PNG, the description of a JPEG or WebP.
 
     Args:
+        path: where to, or an open binary file, which takes a PNG.
         facts: prompt, model, seed, settings and the like; what is no text is written as JSON.
 
     Raises:
         ValueError: a suffix that is none of `PICTURE_FORMATS`.
     """
-    path = Path(path)
-    kind = PICTURE_FORMATS.get(path.suffix.lower())
+    kind = PICTURE_FORMATS.get(Path(path).suffix.lower()) if isinstance(path, str | Path) else "PNG"
     if kind is None:
         raise ValueError(f"path: {str(path)!r} must end in {', '.join(PICTURE_FORMATS)}")
     options: dict[str, Any]
@@ -92,8 +92,11 @@ def save_picture(image: Image.Image, path: str | Path, facts: Mapping[str, Any])
         options = {"pnginfo": chunks}
     else:
         exif = Image.Exif()
-        exif[_EXIF_DESCRIPTION] = json.dumps(dict(facts))
+        exif[EXIF_DESCRIPTION] = json.dumps(dict(facts))
         options = {"exif": exif, "quality": 95}
+    if not isinstance(path, str | Path):
+        image.save(path, format=kind, **options)
+        return
     with replacing(path) as temporary:
         image.save(temporary, format=kind, **options)
 
@@ -109,6 +112,9 @@ def save_story(
 ) -> list[str]:
     """Writes the pictures of an interleaved answer, then `story.md` that shows text and pictures in order.
 
+    Args:
+        facts: how the answer was made; each picture also carries its place among the pictures, `index`, from 0.
+
     Returns:
         The segments in order, file names in place of pictures.
     """
@@ -119,8 +125,9 @@ def save_story(
             shown.append(segment)
             lines.append(segment)
         else:
-            name = f"picture-{sum(not isinstance(other, str) for other in segments[: len(shown)]) + 1}.png"
-            save_picture(segment, folder / name, facts)
+            index = sum(not isinstance(other, str) for other in segments[: len(shown)])
+            name = f"picture-{index + 1}.png"
+            save_picture(segment, folder / name, {**facts, "index": index})
             shown.append(name)
             lines.append(f"![{name}]({name})")
     save_text("\n\n".join(lines), folder / STORY_NAME)

@@ -14,16 +14,34 @@ from unimodal_apps.commands.generate import generate
 from unimodal_apps.commands.info import info
 from unimodal_apps.commands.interleave import interleave
 from unimodal_apps.commands.quickstart import quickstart
+from unimodal_apps.commands.reproduce import reproduce
 from unimodal_apps.commands.train import train
 from unimodal_apps.commands.understand import understand
 from unimodal_apps.errors import OneLineErrors
 
+HELP = """Understand, draw, edit and interleave text and pictures with one masked-diffusion model.
+
+\b
+Examples:
+  unimodal quickstart
+  unimodal generate "a red car in a meadow" --output car.png
+  unimodal understand car.png --question "what color is the car?"
+  unimodal edit car.png --instruction "make the car blue" -o blue.png
+  unimodal VERB --help
+
+\b
+Exit codes:
+  0    done
+  1    something failed, or `reproduce` made another picture
+  2    bad input, said in one line; nothing was written
+  130  interrupted; a batch goes on when it is run again
+"""
+
 app = typer.Typer(
     name="unimodal",
     cls=OneLineErrors,
-    help="Understand, draw, edit and interleave text and pictures with one masked-diffusion model.",
+    help=HELP,
     context_settings={"help_option_names": ["-h", "--help"]},
-    add_completion=False,
     pretty_exceptions_enable=False,
     invoke_without_command=True,
 )
@@ -33,6 +51,7 @@ for verb, command in {
     "generate": generate,
     "edit": edit,
     "interleave": interleave,
+    "reproduce": reproduce,
     "quickstart": quickstart,
     "info": info,
     "train": train,

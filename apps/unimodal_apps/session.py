@@ -28,6 +28,13 @@ def open_pipeline(model: str, device: str | None, dtype: str | None) -> "Pipelin
 
 
 def pick_seed(seed: int | None) -> int:
+    """The seed that was stated, or a new one.
+
+    Raises:
+        ValueError: more than 64 bits.
+    """
+    if seed is not None and not 0 <= seed < 2**64:
+        raise ValueError(f"--seed: got {seed}, allowed are 0 to 2**64 - 1")
     return secrets.randbelow(2**31) if seed is None else seed
 
 
@@ -38,21 +45,12 @@ def seeded(seed: int) -> "torch.Generator":
     return torch.Generator().manual_seed(seed)
 
 
-def given(**options: Any) -> dict[str, Any]:
-    """The options that were stated."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def facts(task: str, model: str, seed: int, settings: Mapping[str, Any], **asked: Any) -> dict[str, Any]:
-    """How something was made, for the report and the pictures themselves."""
-    return {
-        "task": task,
-        **asked,
-        "model": model,
-        "seed": seed,
-        "settings": dict(settings),
-        "software": f"unimodal {unimodal.__version__}",
-    }
+def one_of(name: str, value: object, source: str | None) -> None:
+    """Raises a ValueError unless a verb got either its argument or a file of requests."""
+    if not value and source is None:
+        raise ValueError(f"{name}: state it, or give --input FILE with a request per line")
+    if value and source is not None:
+        raise ValueError(f"{name}: leave it to the lines of --input, or leave out --input")
 
 
 def stats_as_mapping(stats: "Stats") -> dict[str, Any]:
