@@ -12,7 +12,7 @@ class BackboneConfig(PreTrainedConfig):
     states every field. They do not describe a model that can be built: `check` says what is allowed.
     Unknown fields are kept and written back.
 
-    `grid_rotary_dim` is not a field of the published files, which mean 0: so many of the rotated dimensions of each head
+    `grid_rotary_dim` is no field of the published files, which mean 0: so many of the rotated dimensions of each head
     turn with a picture code's row, and as many with its column, instead of with its position in the sequence
     (multi-axis rotary embedding, arXiv 2409.12191). `grid_rotary_periods` are the shortest and the longest period of
     these, in codes: short ones tell neighbours apart, and nothing is longer than pictures are.
