@@ -10,11 +10,13 @@ import torch
 from PIL import Image, ImageChops
 
 import unimodal
+from unimodal.answers import InterleavedAnswer
 from unimodal.diffusion.sampler import StepState
 from unimodal.pipeline import Pipeline
 from unimodal.results import Stats
+from unimodal.sequence import INTERLEAVE, Turn
 from unimodal.settings import Settings
-from unimodal.writer import Interleaver, Writer
+from unimodal.writer import Writer, WritingStep
 
 GOLDEN = Path(__file__).parent / "golden" / "uni_a"
 QUICK: dict[str, Any] = {"num_inference_steps": 2, "decoder_steps": 2}
@@ -142,21 +144,24 @@ class Scripted(Writer):
 
     def __init__(self, pipe, *answers):
         super().__init__(pipe.backbone, pipe.sequences)
-        self.answers, self.prompts, self.branches = list(answers), [], []
+        self.answers, self.prompts, self.lengths, self.branches = list(answers), [], [], []
 
-    def text(self, prompts, options, length, **settings):
+    def text_steps(self, prompts, options, length, **settings):
         self.prompts.append(list(prompts[0]))
+        self.lengths.append(length)
         return [torch.tensor(self.answers.pop(0), dtype=torch.long)]
+        yield
 
-    def pictures(self, branches, *arguments, **settings):
+    def picture_steps(self, branches, *arguments, **settings):
         self.branches += branches
-        return super().pictures(branches, *arguments, **settings)
+        return (yield from super().picture_steps(branches, *arguments, **settings))
 
 
-def story(pipe, *answers, grids=(), **changes):
+def story(pipe, *answers, **changes):
     writer = Scripted(pipe, *answers)
-    teller = Interleaver(writer, "tell a story", grids, pipe.settings.interleave.but(**changes), stats=Stats())
-    return writer, list(teller), teller.finish_reason
+    opening = pipe.sequences.conversation(INTERLEAVE, [Turn(role="user", parts=["tell a story"])])
+    teller = InterleavedAnswer(writer, opening, pipe.settings.interleave.but(**changes), stats=Stats())
+    return writer, [part for part in teller if not isinstance(part, WritingStep)], teller.finish_reason
 
 
 def test_a_story_goes_from_text_to_pictures_and_back(pipe):

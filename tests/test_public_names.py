@@ -8,6 +8,7 @@ import unimodal
 from unimodal.pipeline import Pipeline
 
 PUBLIC = {
+    "ChatOutput",
     "EditOutput",
     "Gap",
     "GenerateOutput",
@@ -24,6 +25,7 @@ PUBLIC = {
 }
 SAMPLING = ("block_length", "threshold", "temperature", "top_k", "top_p")
 JOBS = {
+    "chat": ("messages", "modalities", "gen_length", "num_inference_steps", *SAMPLING, "max_images", "decoder_steps"),
     "understand": ("images", "question", "gen_length", "num_inference_steps", *SAMPLING, "eos_early_stop"),
     "generate": (
         *("prompt", "height", "width", "thinking", "num_inference_steps", "guidance_scale"),

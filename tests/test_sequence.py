@@ -7,7 +7,7 @@ import torch
 
 from unimodal.checkpoint import read_config
 from unimodal.components import read_vocab
-from unimodal.sequence import SequenceBuilder, system_texts
+from unimodal.sequence import INTERLEAVE, UNDERSTAND, SequenceBuilder, Turn, system_texts
 from unimodal_tokenizers.text import TextTokenizer
 
 GOLDEN = Path(__file__).parent / "golden" / "uni_a"
@@ -93,8 +93,9 @@ def test_editing_drops_text_or_pictures(build, codes):
 
 
 def test_a_first_interleaved_picture_with_references_keeps_them_in_one_branch(build, codes):
-    prompt = build.interleaving("go on", [codes])
-    branches = build.interleaved_picture([codes], prompt, build.text("once"), 8, 10)
+    told = build.conversation(INTERLEAVE, [Turn(role="user", parts=[codes, "go on"])])
+    assert told.prompt == build.interleaving("go on", [codes])
+    branches = build.interleaved_picture(told, build.text("once"), 8, 10)
     opening = "<role>SYSTEM</role> You are a interleaved generation assistant. <role>HUMAN</role>"
     end = "<role>ASSISTANT</role>"
     assert spell(build, branches.prompt) == f"{opening}{HEADER}<|/image|>go on{end}once{HEADER}"
@@ -102,6 +103,47 @@ def test_a_first_interleaved_picture_with_references_keeps_them_in_one_branch(bu
         f"{opening}{HEADER}<|/image|><uncondition>{end}{HEADER}",
         f"{opening}<uncondition>{end}once{HEADER}",
     ]
+
+
+def test_a_conversation_of_one_turn_is_the_prompt_of_its_job(build, codes):
+    told = build.conversation(UNDERSTAND, [Turn(role="user", parts=["how many?", codes, codes])])
+    assert told.prompt == build.understanding([codes, codes], "how many?")
+    assert build.conversation(INTERLEAVE, [Turn(role="user", parts=["go on"])]).history is None
+
+
+def test_turns_alternate_without_end_tokens(build, codes):
+    picture = f"{HEADER}<|/image|>"
+    turns = [
+        Turn(role="user", parts=["look", codes, "closely"]),
+        Turn(role="assistant", parts=["I see", codes, "this"]),
+        Turn(role="user", parts=["go on"]),
+    ]
+    told = build.conversation("You are kind.", turns)
+    opening = f"<role>SYSTEM</role> You are kind. <role>HUMAN</role>{picture}look\nclosely"
+    assert spell(build, told.prompt) == (
+        f"{opening}<role>ASSISTANT</role>I see{picture}this<role>HUMAN</role>go on<role>ASSISTANT</role>"
+    )
+    assert told.history is not None
+    assert spell(build, told.history) == (
+        f"{opening}<role>ASSISTANT</role>I see{picture}<role>HUMAN</role><uncondition><role>ASSISTANT</role>"
+    )
+
+
+def test_text_alone_is_told_in_the_template_of_the_tokenizer(build, monkeypatch):
+    turns = [Turn(role="user", parts=["hi"]), Turn(role="assistant", parts=["yes"]), Turn(role="user", parts=["go"])]
+    assert build.plain_conversation("be kind", turns) is None
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|role_end|>{% endfor %}<role>ASSISTANT</role>"
+    monkeypatch.setattr(build.text_tokenizer.library, "chat_template", template)
+    assert spell(build, build.plain_conversation("be kind", turns)) == (
+        "[system]be kind<|role_end|>[user]hi<|role_end|>[assistant]yes<|role_end|>[user]go<|role_end|>"
+        "<role>ASSISTANT</role>"
+    )
+
+
+def test_grids_in_part_known_have_masks(build, codes):
+    tokens = build.partial_grid(codes.masked_fill(codes < 10, -1))
+    assert tokens[:10] == [build.vocab.mask_id] * 10
+    assert build.grid(torch.tensor(tokens[10:]), 7, 10).equal(codes[1:])
 
 
 def test_headers_are_found_again(build):

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from unimodal.infill import Gap, exactly_words, json_template
     from unimodal.pipeline import Pipeline, load
     from unimodal.results import (
+        ChatOutput,
         EditOutput,
         GenerateOutput,
         InfillOutput,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ChatOutput": "results",
     "EditOutput": "results",
     "Gap": "infill",
     "GenerateOutput": "results",
@@ -34,6 +36,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "ChatOutput",
     "EditOutput",
     "Gap",
     "GenerateOutput",

@@ -25,7 +25,7 @@ DRAWN_SCALE = 2
 Picture = Image.Image | str | Path
 
 
-def read_picture(source: Picture, name: str = "images") -> Image.Image:
+def read_picture(source: Any, name: str = "images") -> Image.Image:
     """A picture itself, or that in a file.
 
     Raises:

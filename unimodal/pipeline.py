@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from unimodal.jobs.chat import Chat
 from unimodal.jobs.edit import Edit
 from unimodal.jobs.generate import Generate
 from unimodal.jobs.infill import Infill
@@ -12,7 +13,7 @@ from unimodal.jobs.interleave import Interleave
 from unimodal.jobs.understand import Understand
 
 
-class Pipeline(Understand, Generate, Edit, Interleave, Infill):
+class Pipeline(Understand, Generate, Edit, Interleave, Chat, Infill):
     """One checkpoint, loaded, and what it can do; its parts are those of `Components`."""
 
 

@@ -64,10 +64,15 @@ class Progress(AbstractContextManager["Progress"]):
                 self._done[sample.index] = step.goals[sample.index]
         self._show(sum(self._done.values()))
         if self._callback is not None:
-            values: dict[str, Any] = {"stage": step.stage, "state": state}
-            if step.sizes is not None:
-                values["grids"] = [self._grid(sample.tokens, *step.sizes[sample.index]) for sample in state.samples]
-            self._call(state.step, values)
+            self._call(state.step, self.values(step))
+
+    def values(self, step: WritingStep) -> dict[str, Any]:
+        """What the caller's function is told about a step of the sampler."""
+        values: dict[str, Any] = {"stage": step.stage, "state": step.state}
+        if step.sizes is not None:
+            sizes = step.sizes
+            values["grids"] = [self._grid(sample.tokens, *sizes[sample.index]) for sample in step.state.samples]
+        return values
 
     def decoding(self, state: FlowState) -> None:
         """After a step of the pixel decoder."""

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from PIL import Image
 from torch import Tensor
@@ -165,3 +165,69 @@ class InterleaveOutput:
     def images(self) -> list[Image.Image]:
         """The pictures alone."""
         return [segment for segment in self.segments if not isinstance(segment, str)]
+
+
+@dataclass(kw_only=True)
+class ChatOutput(InterleaveOutput):
+    """An answer in a conversation, of text or of text and pictures."""
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """The answer as a message, to go on with; pictures keep their codes, so that they need not be encoded."""
+        if not self.codes:
+            return {"role": "assistant", "content": self.text}
+        codes = iter(self.codes)
+        parts = [
+            {"type": "text", "text": segment}
+            if isinstance(segment, str)
+            else {"type": "image", "image": segment, "codes": next(codes)}
+            for segment in self.segments
+        ]
+        return {"role": "assistant", "content": parts}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatStep:
+    """A step of the sampler.
+
+    Args:
+        values: as `callback_on_step_end` gets them: `stage`, `state` and, of pictures, `grids`.
+    """
+
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatText:
+    """More of a text, that no later step changes.
+
+    Args:
+        segment: the place in `segments` of the text to which this is added.
+    """
+
+    segment: int
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatPicture:
+    """A finished picture.
+
+    Args:
+        segment: its place in `segments`.
+        codes: int64 [H, W].
+    """
+
+    segment: int
+    image: Image.Image
+    codes: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatEnd:
+    """The whole answer, the last of the events."""
+
+    output: ChatOutput
+
+
+ChatEvent = ChatStep | ChatText | ChatPicture | ChatEnd

@@ -30,9 +30,11 @@ INTERLEAVE = "You are a interleaved generation assistant."
 # Not a special token: it is the text that stands where a prompt is left out.
 LEFT_OUT = "<uncondition>"
 
+ASK = "<role>HUMAN</role>"
 ANSWER = "<role>ASSISTANT</role>"
 
 PromptStyle = Literal["chat", "bare"]
+Role = Literal["user", "assistant"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,26 @@ class Branches:
     others: tuple[list[int], ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """What one side says: texts, and pictures as codes [H, W], in order."""
+
+    role: Role
+    parts: Sequence[str | Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """A prompt that is answered, perhaps with pictures.
+
+    Args:
+        history: the same with the text after its last picture left out; None if it has no picture.
+    """
+
+    prompt: list[int]
+    history: list[int] | None
+
+
 def system_texts() -> list[str]:
     """The fixed texts around what a user says, each tokenised on its own."""
     openings = [_opening(system) for system in (UNDERSTAND, GENERATE, THINK, EDIT, INTERLEAVE)]
@@ -50,7 +72,7 @@ def system_texts() -> list[str]:
 
 
 def _opening(system: str) -> str:
-    return f"<role>SYSTEM</role> {system} <role>HUMAN</role>"
+    return f"<role>SYSTEM</role> {system} {ASK}"
 
 
 class SequenceBuilder:
@@ -84,17 +106,53 @@ class SequenceBuilder:
         """One turn, up to where the answer begins."""
         return [*self.text(_opening(system)), *user, *self.text(ANSWER)]
 
+    def conversation(self, system: str, turns: Sequence[Turn]) -> Opening:
+        """Several turns, the first and the last of them the user's, up to where the next answer begins.
+
+        Roles alternate without end tokens, and a user's pictures go before the text of the turn, as the published
+        server has it (arXiv 2604.20796); of one turn this is `chat`.
+        """
+        tokens, history = self.text(_opening(system)), None
+        for place, turn in enumerate(turns):
+            asks = turn.role == "user"
+            if place > 0:
+                tokens += self.text(ASK if asks else ANSWER)
+            for part in self._parts(turn):
+                if isinstance(part, str):
+                    tokens += self.text(part)
+                else:
+                    tokens += self.picture(part)
+                    history = [*tokens, *([] if asks else self.text(ASK)), *self.text(LEFT_OUT), *self.text(ANSWER)]
+        return Opening(prompt=[*tokens, *self.text(ANSWER)], history=history)
+
+    def _parts(self, turn: Turn) -> list[str | Tensor]:
+        if turn.role == "assistant":
+            return list(turn.parts)
+        texts = [part for part in turn.parts if isinstance(part, str)]
+        return [*[part for part in turn.parts if not isinstance(part, str)], *(["\n".join(texts)] if texts else [])]
+
+    def plain_conversation(self, system: str | None, turns: Sequence[Turn]) -> list[int] | None:
+        """Turns of text alone in the template that the checkpoint's text tokenizer states; None if it states none."""
+        library = self.text_tokenizer.library
+        if not library.chat_template:
+            return None
+        messages = [{"role": turn.role, "content": "\n".join(map(str, turn.parts))} for turn in turns]
+        if system is not None:
+            messages.insert(0, {"role": "system", "content": system})
+        text = library.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return self.text(str(text))
+
     def understanding(self, grids: Sequence[Tensor], question: str, style: PromptStyle = "chat") -> list[int]:
         """Pictures and a question. `bare` leaves the roles out, as the first published script did."""
         user = [*self.pictures(grids), *self.text(question)]
         return self.chat(UNDERSTAND, user) if style == "chat" else user
 
-    def generation(self, prompt: str, height: int, width: int) -> Branches:
-        """A picture of height × width codes for a prompt; the other branch is the prompt left out."""
+    def generation(self, prompt: str, height: int, width: int, *, negative: str = LEFT_OUT) -> Branches:
+        """A picture of height × width codes for a prompt; the other branch is the prompt left out, or `negative`."""
         header = self.header(height, width)
         return Branches(
             prompt=[*self.chat(GENERATE, self.text(prompt)), *header],
-            others=([*self.chat(GENERATE, self.text(LEFT_OUT)), *header],),
+            others=([*self.chat(GENERATE, self.text(negative)), *header],),
         )
 
     def thinking(self, prompt: str) -> list[int]:
@@ -109,24 +167,28 @@ class SequenceBuilder:
         """The text of thoughts, without the marks around it."""
         return self.plain_text(tokens).replace("<think>", "").replace("</think>", "").strip()
 
-    def generation_after_thinking(self, prompt: str, thoughts: Sequence[int], height: int, width: int) -> Branches:
-        """A picture that follows thoughts; the other branch has neither prompt nor thoughts."""
+    def generation_after_thinking(
+        self, prompt: str, thoughts: Sequence[int], height: int, width: int, *, negative: str = LEFT_OUT
+    ) -> Branches:
+        """A picture that follows thoughts; the other branch has neither prompt nor thoughts, perhaps `negative`."""
         header = self.header(height, width)
         return Branches(
             prompt=[*self.thinking(prompt), *thoughts, *header],
-            others=([*self.thinking(LEFT_OUT), *header],),
+            others=([*self.thinking(negative), *header],),
         )
 
-    def editing(self, grids: Sequence[Tensor], instruction: str, height: int, width: int) -> Branches:
-        """A picture made from others; the other branches drop the text, and the pictures, of which a lone start token
-        stays for each.
+    def editing(
+        self, grids: Sequence[Tensor], instruction: str, height: int, width: int, *, negative: str = LEFT_OUT
+    ) -> Branches:
+        """A picture made from others; the other branches drop the text, for which `negative` may stand, and the
+        pictures, of which a lone start token stays for each.
         """
         header = self.header(height, width)
         pictures, text = self.pictures(grids), self.text(instruction)
         return Branches(
             prompt=[*self.chat(EDIT, [*pictures, *text]), *header],
             others=(
-                [*self.chat(EDIT, [*pictures, *self.text(LEFT_OUT)]), *header],
+                [*self.chat(EDIT, [*pictures, *self.text(negative)]), *header],
                 [*self.chat(EDIT, [*[self.vocab.soi_id] * len(grids), *text]), *header],
             ),
         )
@@ -135,30 +197,26 @@ class SequenceBuilder:
         """A prompt, perhaps with pictures before it, that is answered with text and pictures in turn."""
         return self.chat(INTERLEAVE, [*self.pictures(grids), *self.text(prompt)])
 
-    def interleaved_picture(
-        self, grids: Sequence[Tensor], prompt: Sequence[int], answer: Sequence[int], height: int, width: int
-    ) -> Branches:
+    def interleaved_picture(self, opening: Opening, answer: Sequence[int], height: int, width: int) -> Branches:
         """The next picture of an interleaved answer.
 
         The first picture, if none came before it, has one other branch: the prompt left out. Later ones have two: all
-            up to the last picture
-        with the text after it left out, and that text without any picture.
+        up to the last picture with the text after it left out, and that text without any picture.
 
         Args:
-            grids: the pictures of the prompt.
-            prompt: the tokens of `interleaving`.
+            opening: what is answered.
             answer: the tokens of the answer before this picture's header.
         """
         header = self.header(height, width)
         left_out = self.text(LEFT_OUT)
-        full = [*prompt, *answer, *header]
+        full = [*opening.prompt, *answer, *header]
         alone = self.chat(INTERLEAVE, left_out)
         last_picture = max((place for place, token in enumerate(answer) if token == self.vocab.eoi_id), default=None)
         if last_picture is not None:
-            history = [*prompt, *answer[: last_picture + 1], *left_out]
+            history = [*opening.prompt, *answer[: last_picture + 1], *left_out]
             text = answer[last_picture + 1 :]
-        elif grids:
-            history = self.chat(INTERLEAVE, [*self.pictures(grids), *left_out])
+        elif opening.history is not None:
+            history = opening.history
             text = answer
         else:
             return Branches(prompt=full, others=([*alone, *header],))
@@ -204,3 +262,10 @@ class SequenceBuilder:
     def grid(self, tokens: Tensor, height: int, width: int) -> Tensor:
         """Codes [H, W] from their tokens [H·W]."""
         return self.vocab.tokens_to_codes(torch.as_tensor(tokens)).reshape(height, width)
+
+    def partial_grid(self, codes: Tensor) -> list[int]:
+        """The tokens of codes [H, W], the mask where a code is -1."""
+        known = codes >= 0
+        tokens = torch.full(codes.shape, self.vocab.mask_id, dtype=torch.long)
+        tokens[known] = self.vocab.codes_to_tokens(codes[known])
+        return tokens.flatten().tolist()

@@ -6,19 +6,20 @@ codes, drawn from the picture range of the vocabulary under guidance. An interle
 Legend: N samples, H, W height and width of a grid of codes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from unimodal.backbone import MaskedDiffusionTransformer
-from unimodal.diffusion.guidance import Guidance, edit_guidance, prompt_guidance
+from unimodal.diffusion.guidance import Guidance
 from unimodal.diffusion.sampler import SamplingOptions, SamplingResult, SamplingTask, StepState, stream
-from unimodal.results import FinishReason, Stats
+from unimodal.results import Stats
 from unimodal.sequence import Branches, SequenceBuilder
-from unimodal.settings import InterleaveSettings
 
+Value = TypeVar("Value")
 Generators = Sequence[torch.Generator | None]
 Grid = tuple[int, int]
 
@@ -32,15 +33,29 @@ class WritingStep:
         state: tokens, confidences and cost.
         sizes: (H, W) of the grid of each sample in a "picture" stage.
         goals: tokens that each sample has room for.
+        settled: for each sample of the state, how many of its first tokens no later step changes.
     """
 
     stage: str
     state: StepState
     sizes: Sequence[Grid] | None
     goals: Sequence[int]
+    settled: Mapping[int, int] = field(default_factory=dict)
 
 
 Watcher = Callable[[WritingStep], None]
+Writing = Generator[WritingStep, None, Value]
+
+
+def drained(steps: Writing[Value], watch: Watcher | None = None) -> Value:
+    """Takes all steps, showing each to `watch`, and returns what they lead to."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            return end.value
+        if watch is not None:
+            watch(step)
 
 
 class Writer:
@@ -69,6 +84,29 @@ class Writer:
         Args:
             stops_at_picture: also stops where a picture begins, and uses text tokens only.
         """
+        steps = self.text_steps(
+            prompts,
+            options,
+            length,
+            generators=generators,
+            stops_at_picture=stops_at_picture,
+            stage=stage,
+            stats=stats,
+        )
+        return drained(steps, watch)
+
+    def text_steps(
+        self,
+        prompts: Sequence[Sequence[int]],
+        options: SamplingOptions,
+        length: int,
+        *,
+        generators: Generators | None = None,
+        stops_at_picture: bool = False,
+        stage: str = "text",
+        stats: Stats | None = None,
+    ) -> Writing[list[Tensor]]:
+        """The steps of `text`, and then what it returns."""
         vocab = self.sequences.vocab
         sources = generators or [None] * len(prompts)
         tasks = [
@@ -86,7 +124,8 @@ class Writer:
             device=self.model.device,
             locate=self._locate,
         )
-        return self._watched(states, stage, None, [length] * len(tasks), stats, watch).tokens
+        steps = _steps(states, stage, None, [length] * len(tasks), stats, _settling(tasks, options))
+        return (yield from steps).tokens
 
     def pictures(
         self,
@@ -95,11 +134,31 @@ class Writer:
         options: SamplingOptions,
         guidance: Guidance,
         *,
+        given: Sequence[Tensor | None] | None = None,
         generators: Generators | None = None,
         stats: Stats | None = None,
         watch: Watcher | None = None,
     ) -> list[Tensor]:
-        """The codes [H, W] of one picture per prompt, of the given (H, W)."""
+        """The codes [H, W] of one picture per prompt, of the given (H, W).
+
+        Args:
+            given: for each picture the codes [H, W] that stand already, -1 where one is to be drawn; None = draw all.
+        """
+        steps = self.picture_steps(branches, sizes, options, guidance, given=given, generators=generators, stats=stats)
+        return drained(steps, watch)
+
+    def picture_steps(
+        self,
+        branches: Sequence[Branches],
+        sizes: Sequence[Grid],
+        options: SamplingOptions,
+        guidance: Guidance,
+        *,
+        given: Sequence[Tensor | None] | None = None,
+        generators: Generators | None = None,
+        stats: Stats | None = None,
+    ) -> Writing[list[Tensor]]:
+        """The steps of `pictures`, and then what it returns."""
         vocab = self.sequences.vocab
         sources = generators or [None] * len(branches)
         tasks = [
@@ -107,9 +166,12 @@ class Writer:
                 prompt=branch.prompt,
                 length=height * width,
                 others=branch.others[: guidance.num_branches - 1],
+                given=None if known is None else self.sequences.partial_grid(known),
                 generator=source,
             )
-            for branch, (height, width), source in zip(branches, sizes, sources, strict=True)
+            for branch, (height, width), known, source in zip(
+                branches, sizes, given or [None] * len(branches), sources, strict=True
+            )
         ]
         states = stream(
             self.model,
@@ -122,7 +184,8 @@ class Writer:
             device=self.model.device,
             locate=self._locate,
         )
-        result = self._watched(states, "picture", sizes, [task.length for task in tasks], stats, watch)
+        goals = [task.length if task.given is None else list(task.given).count(vocab.mask_id) for task in tasks]
+        result = yield from _steps(states, "picture", sizes, goals, stats, _settling(tasks, options))
         return [self.sequences.grid(tokens.cpu(), *size) for tokens, size in zip(result.tokens, sizes, strict=True)]
 
     def fill(
@@ -208,118 +271,45 @@ class Writer:
         stats: Stats | None,
         watch: Watcher | None,
     ) -> SamplingResult:
-        result = SamplingResult()
-        found: dict[int, Tensor] = {}
-        for state in states:
-            found |= {sample.index: sample.tokens for sample in state.samples if sample.done}
-            result.forwards, result.computed, result.seconds = state.forwards, state.computed, state.seconds
-            if watch is not None:
-                watch(WritingStep(stage=stage, state=state, sizes=sizes, goals=goals))
-        result.tokens = [found[index] for index in sorted(found)]
-        if stats is not None:
-            stats.forwards += result.forwards
-            stats.tokens += sum(len(tokens) for tokens in result.tokens)
-            stats.add_seconds(stage, result.seconds)
-        return result
+        return drained(_steps(states, stage, sizes, goals, stats), watch)
 
 
-class Interleaver:
-    """Text and pictures in turn, until the model ends or a limit is reached.
+Settling = Callable[[StepState], Mapping[int, int]]
 
-    Iterating yields segments as they are made: text as str, pictures as codes [H, W]. Afterwards `finish_reason`
-        tells why it ended.
-    """
 
-    def __init__(
-        self,
-        writer: Writer,
-        prompt: str,
-        grids: Sequence[Tensor],
-        settings: InterleaveSettings,
-        *,
-        generator: torch.Generator | None = None,
-        stats: Stats | None = None,
-        watch: Watcher | None = None,
-    ):
-        self.finish_reason: FinishReason = "stop"
-        self._writer = writer
-        self._grids = grids
-        self._settings = settings
-        self._generators = [generator]
-        self._stats, self._watch = stats, watch
-        self._prompt = writer.sequences.interleaving(prompt, grids)
-        self._answer: list[int] = []
+def _settling(tasks: Sequence[SamplingTask], options: SamplingOptions) -> Settling:
+    """Counts what is final: all blocks before the one in work, or the whole of a sample that is done."""
+    size = options.block_length
 
-    def __iter__(self) -> Iterator[str | Tensor]:
-        sequences, settings = self._writer.sequences, self._settings
-        num_images = 0
-        while True:
-            tokens = self._text()
-            header = sequences.split_header(tokens)
-            ends_at_picture = bool(tokens) and tokens[-1] == sequences.vocab.boi_id
-            text = sequences.plain_text(tokens if header is None else header[0]).strip()
-            if text:
-                yield text
-            if not ends_at_picture:
-                stopped = bool(tokens) and tokens[-1] == sequences.vocab.eos_id
-                self.finish_reason = "stop" if stopped else "length"
-                return
-            if num_images == settings.max_images:
-                self.finish_reason = "max_images"
-                return
-            if header is None or header[1] * header[2] > settings.max_image_tokens:
-                self.finish_reason = "broken_header"
-                return
-            before, height, width = header
-            if self._room() < len(tokens) + height * width + 1:
-                self.finish_reason = "length"
-                return
-            codes = self._picture(before, height, width)
-            yield codes
-            self._answer += [*before, *sequences.picture(codes)]
-            num_images += 1
-            if num_images == settings.max_images:
-                self.finish_reason = "max_images"
-                return
+    def settled(state: StepState) -> Mapping[int, int]:
+        return {
+            sample.index: len(sample.tokens)
+            if sample.done
+            else max(state.block * size - len(tasks[sample.index].prompt) % size, 0)
+            for sample in state.samples
+        }
 
-    def _room(self) -> int:
-        """Tokens that the context still has room for."""
-        return self._writer.model.config.max_position_embeddings - len(self._prompt) - len(self._answer)
+    return settled
 
-    def _text(self) -> list[int]:
-        length = min(self._settings.gen_length, self._room())
-        if length < 1:
-            return []
-        [tokens] = self._writer.text(
-            [[*self._prompt, *self._answer]],
-            self._settings.sampling(),
-            length,
-            generators=self._generators,
-            stops_at_picture=True,
-            stats=self._stats,
-            watch=self._watch,
-        )
-        return tokens.tolist()
 
-    def _picture(self, before: Sequence[int], height: int, width: int) -> Tensor:
-        settings = self._settings
-        branches = self._writer.sequences.interleaved_picture(
-            self._grids, self._prompt, [*self._answer, *before], height, width
-        )
-        if len(branches.others) == 1:
-            # A scale of 0 is "not set" here, unlike in `generate`.
-            scale = settings.guidance_scale or settings.text_guidance_scale or 1.0
-            guidance = prompt_guidance(scale, settings.guidance_rescale)
-        else:
-            scales = settings.text_guidance_scale, settings.image_guidance_scale
-            guidance = edit_guidance(*scales, settings.guidance_rescale)
-        [codes] = self._writer.pictures(
-            [branches],
-            [(height, width)],
-            settings.sampling(num_inference_steps=settings.image_num_inference_steps),
-            guidance,
-            generators=self._generators,
-            stats=self._stats,
-            watch=self._watch,
-        )
-        return codes
+def _steps(
+    states: Iterator[StepState],
+    stage: str,
+    sizes: Sequence[Grid] | None,
+    goals: Sequence[int],
+    stats: Stats | None,
+    settled: Settling = lambda state: {},
+) -> Writing[SamplingResult]:
+    result = SamplingResult()
+    found: dict[int, Tensor] = {}
+    for state in states:
+        found |= {sample.index: sample.tokens for sample in state.samples if sample.done}
+        result.forwards, result.computed, result.seconds = state.forwards, state.computed, state.seconds
+        yield WritingStep(stage=stage, state=state, sizes=sizes, goals=goals, settled=settled(state))
+    result.tokens = [found[index] for index in sorted(found)]
+    if stats is not None:
+        stats.forwards += result.forwards
+        # Of a picture, codes that stood already are not counted.
+        stats.tokens += sum(goals) if sizes is not None else sum(len(tokens) for tokens in result.tokens)
+        stats.add_seconds(stage, result.seconds)
+    return result

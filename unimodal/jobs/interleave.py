@@ -6,13 +6,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unimodal.answers import InterleavedAnswer
 from unimodal.arguments import Pictures, read_generators, read_texts
 from unimodal.jobs.job import Job
-from unimodal.jobs.options import TextSampling, spelled_out
+from unimodal.jobs.options import InterleavedSampling, spelled_out
 from unimodal.picture_input import read_pictures
 from unimodal.progress import StepCallback
 from unimodal.results import InterleaveOutput, Stats
-from unimodal.writer import Interleaver
+from unimodal.sequence import INTERLEAVE, Turn
+from unimodal.writer import WritingStep
 
 
 class Interleave(Job):
@@ -22,38 +24,22 @@ class Interleave(Job):
         prompt: str,
         images: Pictures = (),
         *,
-        image_num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        text_guidance_scale: float | None = None,
-        image_guidance_scale: float | None = None,
-        guidance_rescale: float | None = None,
-        max_images: int | None = None,
         decoder: str | None = None,
         decoder_steps: int | None = None,
         generator: torch.Generator | None = None,
         callback_on_step_end: StepCallback | None = None,
-        **sampling: Unpack[TextSampling],
+        **sampling: Unpack[InterleavedSampling],
     ) -> InterleaveOutput:
         """Answers with text and pictures in turn.
 
         Args:
-            images: pictures that the prompt speaks of.
-            guidance_scale: of the first picture; 0 takes `text_guidance_scale`.
-            max_images: the answer ends with this many.
-            sampling: see `TextSampling`; `gen_length` tokens of each text at most.
+            images: pictures that the prompt speaks of, and that the answer goes on from.
+            sampling: see `InterleavedSampling`.
 
         Raises:
             ValueError: an argument that cannot be used; the message names it.
         """
-        settings = self.settings.interleave.but(
-            image_num_inference_steps=image_num_inference_steps,
-            guidance_scale=guidance_scale,
-            text_guidance_scale=text_guidance_scale,
-            image_guidance_scale=image_guidance_scale,
-            guidance_rescale=guidance_rescale,
-            max_images=max_images,
-            **sampling,
-        )
+        settings = self.settings.interleave.but(**sampling)
         texts = read_texts("prompt", prompt)
         if len(texts) > 1:
             raise ValueError(f"prompt: got {len(texts)} texts, an interleaved answer has one")
@@ -62,16 +48,18 @@ class Interleave(Job):
         drawing = self._drawing(decoder, decoder_steps)
         stats = Stats()
         grids = [self._encode(picture, stats) for picture in self.sizes.for_understanding(references)]
+        opening = self.sequences.conversation(INTERLEAVE, [Turn(role="user", parts=[*grids, texts[0]])])
+        self._check_room([opening.prompt], 1, "prompt, images")
+        answer = InterleavedAnswer(self.writer, opening, settings, generator=source, stats=stats)
         segments: list[str | Image.Image] = []
         drawn: list[Tensor] = []
         with self._progress(callback_on_step_end) as progress:
-            answer = Interleaver(
-                self.writer, texts[0], grids, settings, generator=source, stats=stats, watch=progress.writing
-            )
-            for segment in answer:
-                if isinstance(segment, str):
-                    segments.append(segment)
+            for part in answer:
+                if isinstance(part, WritingStep):
+                    progress.writing(part)
+                elif isinstance(part, str):
+                    segments.append(part)
                 else:
-                    drawn.append(segment)
-                    segments += self._draw([segment], drawing, [source], stats, progress)
+                    drawn.append(part)
+                    segments += self._draw([part], drawing, [source], stats, progress)
         return InterleaveOutput(segments=segments, codes=drawn, finish_reason=answer.finish_reason, stats=stats)

@@ -1,7 +1,7 @@
 """What all jobs share: sequences, a writer, progress, pictures to codes and codes to pictures."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -48,6 +48,19 @@ class Job(Components):
         drawing = self.settings.decoder.choose(decoder, decoder_steps)
         self.decoder.transformer(drawing.decoder)
         return drawing
+
+    def _check_room(self, prompts: Iterable[Sequence[int]], length: int, shorten: str) -> None:
+        """Refuses prompts that leave no room for `length` more tokens.
+
+        Args:
+            shorten: the arguments that the message asks to shorten.
+        """
+        room, longest = self.backbone.config.max_position_embeddings, max(map(len, prompts))
+        if longest + length > room:
+            raise ValueError(
+                f"{shorten}: the prompt has {longest} tokens and {length} more are asked for, together at most {room} "
+                "have room in the context of this model; shorten one of them"
+            )
 
     def _encode(self, picture: Image.Image, stats: Stats) -> Tensor:
         """Codes [H, W] of a picture of the right size."""

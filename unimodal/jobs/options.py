@@ -45,6 +45,28 @@ class TextSampling(Sampling, total=False):
     eos_early_stop: bool | None
 
 
+class InterleavedSampling(TextSampling, total=False):
+    """How text and pictures are written in turn.
+
+    Args:
+        gen_length: tokens of each text at most.
+        image_num_inference_steps: steps per block of a picture.
+        guidance_scale: of the first picture; 0 takes `text_guidance_scale`, 1 is none.
+        text_guidance_scale, image_guidance_scale: of later pictures; both 0 is none.
+        guidance_rescale: 0 to 1.
+        max_images: the answer ends with this many.
+        max_image_tokens: codes of each picture at most; the answer ends before a larger one.
+    """
+
+    image_num_inference_steps: int | None
+    guidance_scale: float | None
+    text_guidance_scale: float | None
+    image_guidance_scale: float | None
+    guidance_rescale: float | None
+    max_images: int | None
+    max_image_tokens: int | None
+
+
 def spelled_out(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Lists the names of an unpacked TypedDict in the signature of `function`; others are a TypeError, as they are
     for arguments that were never packed.
@@ -52,7 +74,7 @@ def spelled_out(function: Callable[Arguments, Result]) -> Callable[Arguments, Re
     signature = inspect.signature(function)
     parameters = list(signature.parameters.values())
     [packed] = typing.get_args(parameters[-1].annotation)
-    names = packed.__annotations__
+    names = typing.get_type_hints(packed)
     options = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
         for name, kind in names.items()

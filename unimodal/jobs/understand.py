@@ -42,6 +42,7 @@ class Understand(Job):
             self.sequences.understanding(group, text, settings.prompt_style)
             for group, text in zip(grids, questions, strict=True)
         ]
+        self._check_room(prompts, settings.gen_length, "images, question, gen_length")
         with self._progress(callback_on_step_end) as progress:
             tokens = self.writer.text(
                 prompts,

@@ -1,0 +1,169 @@
+"""Conversations: several turns, with pictures in any of them and, if asked for, in the answers."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Unpack
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unimodal.answers import Answer, InterleavedAnswer, TextAnswer
+from unimodal.arguments import read_generators
+from unimodal.jobs.job import Job
+from unimodal.jobs.options import InterleavedSampling, spelled_out
+from unimodal.messages import Message, read_messages
+from unimodal.progress import StepCallback
+from unimodal.results import ChatEnd, ChatEvent, ChatOutput, ChatPicture, ChatStep, ChatText, Stats
+from unimodal.sequence import INTERLEAVE, UNDERSTAND, Turn
+from unimodal.settings import DecoderSettings
+from unimodal.writer import WritingStep
+
+Messages = Sequence[Mapping[str, Any]]
+
+MODALITIES = ("text", "image")
+
+
+class ChatOptions(InterleavedSampling, total=False):
+    """Options of `chat`; those about pictures need "image" among the modalities.
+
+    Args:
+        modalities: ("text",), which is what None means, or ("text", "image"): what the answer may hold.
+        decoder: `turbo` or `normal`, with `decoder_steps`.
+        generator: draws the tokens and the noise of the pictures.
+        callback_on_step_end: see `unimodal.progress.Progress`.
+    """
+
+    modalities: Sequence[str] | None
+    decoder: str | None
+    decoder_steps: int | None
+    generator: torch.Generator | None
+    callback_on_step_end: StepCallback | None
+
+
+class Chat(Job):
+    @spelled_out
+    def chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> ChatOutput:
+        """Answers the last message of a conversation.
+
+        One question about pictures is asked exactly as `understand` asks it, and one request for text and pictures as
+        `interleave` does. A conversation of text alone is written in the template of the checkpoint's text tokenizer,
+        if it has one. A system message follows the model's own.
+
+        Args:
+            messages: see `unimodal.messages`; append the `message` of the result to go on.
+            options: see `ChatOptions`.
+
+        Raises:
+            ValueError: an argument that cannot be used; the message names it.
+        """
+        *_, end = self.stream_chat(messages, **options)
+        assert isinstance(end, ChatEnd)
+        return end.output
+
+    @spelled_out
+    def stream_chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> Iterator[ChatEvent]:
+        """The same, as it is made: a `ChatStep` after each step of the sampler, `ChatText` where more of a text is
+        settled, `ChatPicture` for each picture, and at last `ChatEnd` with what `chat` returns.
+
+        Arguments are checked before anything is yielded. Whoever stops taking events ends the work.
+        """
+        system, read = read_messages(messages)
+        draws = _read_modalities(options.pop("modalities", None))
+        decoder, decoder_steps = options.pop("decoder", None), options.pop("decoder_steps", None)
+        callback = options.pop("callback_on_step_end", None)
+        [source] = read_generators(options.pop("generator", None), 1)
+        stats = Stats()
+        if draws:
+            settings = self.settings.interleave.but(**options)
+            drawing = self._drawing(decoder, decoder_steps)
+            opening = self.sequences.conversation(_system(INTERLEAVE, system), self._turns(read, stats))
+            self._check_room([opening.prompt], 1, "messages")
+            answer = InterleavedAnswer(self.writer, opening, settings, generator=source, stats=stats)
+            return self._events(answer, drawing, source, stats, callback)
+        given = {**options, "decoder": decoder, "decoder_steps": decoder_steps}
+        for name, value in given.items():
+            if value is not None and (name not in type(self.settings.understand).model_fields):
+                raise ValueError(f"{name}: got {value!r}, it needs 'image' in modalities")
+        settings = self.settings.understand.but(**options)
+        turns = self._turns(read, stats)
+        prompt = None
+        if not any(isinstance(part, Tensor) for turn in turns for part in turn.parts):
+            prompt = self.sequences.plain_conversation(system, turns)
+        if prompt is None:
+            prompt = self.sequences.conversation(_system(UNDERSTAND, system), turns).prompt
+        self._check_room([prompt], settings.gen_length, "messages, gen_length")
+        answer = TextAnswer(self.writer, prompt, settings, generator=source, stats=stats)
+        return self._events(answer, None, source, stats, callback)
+
+    def _turns(self, messages: Sequence[Message], stats: Stats) -> list[Turn]:
+        """The messages with their pictures as codes."""
+        pictures = [part for message in messages for part in message.parts if isinstance(part, Image.Image)]
+        grids = iter([self._encode(picture, stats) for picture in self.sizes.for_understanding(pictures)])
+        return [
+            Turn(
+                role=message.role,
+                parts=[next(grids) if isinstance(part, Image.Image) else part for part in message.parts],
+            )
+            for message in messages
+        ]
+
+    def _events(
+        self,
+        answer: Answer,
+        drawing: DecoderSettings | None,
+        source: torch.Generator,
+        stats: Stats,
+        callback: StepCallback | None,
+    ) -> Iterator[ChatEvent]:
+        segments: list[str | Image.Image] = []
+        drawn: list[Tensor] = []
+        written = ""
+        with self._progress(callback) as progress:
+            for part in answer:
+                if isinstance(part, WritingStep):
+                    progress.writing(part)
+                    yield ChatStep(values=progress.values(part))
+                    if part.stage == "text":
+                        settled = self._settled(part)
+                        if len(settled) > len(written):
+                            yield ChatText(segment=len(segments), text=settled[len(written) :])
+                            written = settled
+                elif isinstance(part, str):
+                    if len(part) > len(written):
+                        yield ChatText(segment=len(segments), text=part[len(written) :])
+                    segments.append(part)
+                    written = ""
+                else:
+                    assert drawing is not None
+                    [image] = self._draw([part], drawing, [source], stats, progress)
+                    yield ChatPicture(segment=len(segments), image=image, codes=part)
+                    segments.append(image)
+                    drawn.append(part)
+        output = ChatOutput(segments=segments, codes=drawn, finish_reason=answer.finish_reason, stats=stats)
+        yield ChatEnd(output=output)
+
+    def _settled(self, step: WritingStep) -> str:
+        """The beginning of a text that no later step changes; a character whose bytes are not all there, and white
+        space that may be the last, wait.
+        """
+        vocab = self.vocab
+        [sample] = step.state.samples
+        tokens = sample.tokens[: step.settled[sample.index]].tolist()
+        # The header of a picture is no text.
+        known = tokens[: tokens.index(vocab.soi_id)] if vocab.soi_id in tokens else tokens
+        return self.sequences.plain_text(known).rstrip("\ufffd").strip()
+
+
+def _system(own: str, given: str | None) -> str:
+    return own if given is None else f"{own} {given}"
+
+
+def _read_modalities(modalities: Any) -> bool:
+    """Whether the answer may hold pictures."""
+    if modalities is None:
+        return False
+    if isinstance(modalities, str) or not isinstance(modalities, Sequence) or not set(modalities) <= set(MODALITIES):
+        raise ValueError(f"modalities: got {modalities!r}, it must be a list of {' and '.join(map(repr, MODALITIES))}")
+    if "text" not in modalities:
+        raise ValueError(f"modalities: got {list(modalities)!r}, an answer may always hold text")
+    return "image" in modalities
