@@ -1,4 +1,7 @@
-"""A checkpoint's parts, loaded when they are needed, and written back in the published layout."""
+"""A checkpoint's parts, loaded when they are needed, and written back in the published layout.
+
+A text-only checkpoint, in the layout of LLaDA2.0 and LLaDA2.1, is a backbone and a text tokenizer.
+"""
 
 from pathlib import Path
 from typing import Self
@@ -15,6 +18,7 @@ from unimodal_tokenizers.siglip_vq import ImageTokenizer
 from unimodal_tokenizers.text import TextTokenizer
 
 IMAGE_TOKENIZER = "image_tokenizer"
+PICTURE_PARTS = (IMAGE_TOKENIZER, "decoder", "vae")
 
 
 class Components:
@@ -125,20 +129,33 @@ class Components:
         folder = Path(folder)
         checkpoint.save_backbone(self.backbone, folder)
         self.text_tokenizer.save_pretrained(folder)
-        self.image_tokenizer.save_pretrained(folder / IMAGE_TOKENIZER)
-        self.decoder.save_pretrained(folder)
+        if not self.vocab.is_text_only:
+            self.image_tokenizer.save_pretrained(folder / IMAGE_TOKENIZER)
+            self.decoder.save_pretrained(folder)
         self.settings.save(folder)
 
     def _stored(self, part: str) -> Path:
         """The checkpoint's folder, if it has the part."""
-        if self.folder is None or not (self.folder / part).is_dir():
-            where = "made from parts" if self.folder is None else f"of {self.folder}"
-            raise ValueError(f"{part}: the pipeline {where} has none, and this job needs it")
+        if self.folder is None:
+            raise ValueError(f"{part}: the pipeline made from parts has none, and this job needs it")
+        if not (self.folder / part).is_dir():
+            lacking = ", ".join(f"{name}/" for name in PICTURE_PARTS if not (self.folder / name).is_dir())
+            where = f"{self.folder}, a text-only checkpoint," if self.vocab.is_text_only else str(self.folder)
+            raise ValueError(
+                f"{part}: the pipeline of {where} has none, and this job needs it: the folder lacks {lacking}"
+            )
         return self.folder
 
 
 def read_vocab(folder: str | Path, config: BackboneConfig, text_tokenizer: TextTokenizer) -> UnifiedVocab:
-    """The vocabulary of a checkpoint; there are as many codes as its image tokenizer has."""
+    """The vocabulary of a checkpoint; there are as many codes as its image tokenizer has.
+
+    Where the vocabulary has no ids from `image_token_offset` on, the checkpoint is text-only.
+    """
+    if config.vocab_size <= config.image_token_offset:
+        return UnifiedVocab.text_only(
+            text_tokenizer, vocab_size=config.vocab_size, mask_id=config.mask_token_id, eos_id=config.eos_token_id
+        )
     return UnifiedVocab.from_tokenizer(
         text_tokenizer,
         vocab_size=config.vocab_size,

@@ -1,4 +1,7 @@
-"""One vocabulary: text ids first, then one id per picture code. The only module that knows the offset between them."""
+"""One vocabulary: text ids first, then one id per picture code. The only module that knows the offset between them.
+
+A text-only model (LLaDA2.0, arXiv 2512.15745) has the text ids alone.
+"""
 
 import re
 from collections.abc import Mapping
@@ -14,6 +17,9 @@ from unimodal_tokenizers.text import TextTokenizer
 MASK, END_OF_TEXT = "<|mask|>", "<|endoftext|>"
 START_OF_IMAGE, END_OF_IMAGE, BEGIN_CODES = "<|image|>", "<|/image|>", "<boi>"
 
+ABSENT = -1
+"""The id, in a text-only vocabulary, of tokens around pictures: no token has it."""
+
 _SIZE = re.compile(r"<\|reserved_token_(\d+)\|>")
 
 
@@ -24,9 +30,9 @@ class UnifiedVocab:
     Args:
         vocab_size: rows of the embedding, text and codes together.
         image_token_offset: the id of code 0; text ids lie below.
-        codebook_size: number of codes.
+        codebook_size: number of codes, 0 if there are text ids alone.
         mask_id, eos_id: a position to fill; the end of an answer.
-        soi_id, eoi_id, boi_id: a picture's start, its end, and where its codes begin.
+        soi_id, eoi_id, boi_id: a picture's start, its end, and where its codes begin; `ABSENT` without codes.
         size_ids: for each grid side, in codes, the id that announces it.
 
     Raises:
@@ -44,13 +50,15 @@ class UnifiedVocab:
     size_ids: Mapping[int, int]
 
     def __post_init__(self) -> None:
-        if self.codebook_size < 1 or self.image_token_offset + self.codebook_size > self.vocab_size:
+        least = 0 if self.image_token_offset == self.vocab_size else 1
+        if self.codebook_size < least or self.image_token_offset + self.codebook_size > self.vocab_size:
             raise ValueError(
                 f"codebook_size: {self.codebook_size} codes from id {self.image_token_offset} on "
                 f"do not fit into a vocabulary of {self.vocab_size}"
             )
         for name in ("mask_id", "eos_id", "soi_id", "eoi_id", "boi_id"):
-            if not 0 <= getattr(self, name) < self.image_token_offset:
+            absent = self.is_text_only and name in ("soi_id", "eoi_id", "boi_id") and getattr(self, name) == ABSENT
+            if not (absent or 0 <= getattr(self, name) < self.image_token_offset):
                 raise ValueError(
                     f"{name}: got {getattr(self, name)}, allowed is a text id below {self.image_token_offset}"
                 )
@@ -79,6 +87,35 @@ class UnifiedVocab:
             boi_id=tokenizer.id_of(BEGIN_CODES),
             size_ids={int(match.group(1)): id_ for match, id_ in matches if match},
         )
+
+    @classmethod
+    def text_only(
+        cls, tokenizer: TextTokenizer, *, vocab_size: int, mask_id: int | None = None, eos_id: int | None = None
+    ) -> Self:
+        """The vocabulary of a model without pictures.
+
+        Args:
+            mask_id, eos_id: where the tokenizer has no token of their strings.
+
+        Raises:
+            ValueError: a special string is not a single token of this tokenizer, and its id is not given.
+        """
+        added = tokenizer.library.get_added_vocab()
+        return cls(
+            vocab_size=vocab_size,
+            image_token_offset=vocab_size,
+            codebook_size=0,
+            mask_id=tokenizer.id_of(MASK) if MASK in added or mask_id is None else mask_id,
+            eos_id=tokenizer.id_of(END_OF_TEXT) if END_OF_TEXT in added or eos_id is None else eos_id,
+            soi_id=ABSENT,
+            eoi_id=ABSENT,
+            boi_id=ABSENT,
+            size_ids={},
+        )
+
+    @property
+    def is_text_only(self) -> bool:
+        return self.codebook_size == 0
 
     @property
     def text_range(self) -> tuple[int, int]:
