@@ -98,7 +98,7 @@ def _options(case: dict[str, Any], threshold: float) -> SamplingOptions:
         num_inference_steps=case["steps"],
         block_length=case["block_length"],
         threshold=threshold,
-        adaptive=case.get("use_sprint", False) and not guided_edit,
+        policy="adaptive" if case.get("use_sprint", False) and not guided_edit else "quota",
     )
 
 

@@ -7,6 +7,7 @@ import torch
 
 from unimodal.backbone import BackboneConfig, MaskedDiffusionTransformer
 from unimodal.diffusion.canvas import Canvas
+from unimodal.diffusion.draws import uniform
 from unimodal.diffusion.filtering import keep_top_k, keep_top_p, propose
 from unimodal.diffusion.guidance import (
     EditGuidance,
@@ -17,7 +18,6 @@ from unimodal.diffusion.guidance import (
     rescaled,
 )
 from unimodal.diffusion.sampler import SamplingOptions, SamplingTask, drain, sample, stream
-from unimodal.diffusion.schedule import AdaptiveRule, QuotaRule, reveal_counts
 
 MASK, EOS, SIZE = 30, 29, 48
 
@@ -81,44 +81,6 @@ def random_prompts(*lengths: int) -> list[list[int]]:
     return [torch.randint(0, 28, (length,), generator=source).tolist() for length in lengths]
 
 
-def test_a_block_is_revealed_in_equal_shares():
-    assert reveal_counts(32, 5) == [7, 7, 6, 6, 6]
-    assert reveal_counts(32, 8) == [4] * 8
-    assert reveal_counts(4, 6) == [1, 1, 1, 1, 0, 0]
-    with pytest.raises(ValueError, match="num_inference_steps: got 0"):
-        reveal_counts(32, 0)
-
-
-def test_quota_takes_the_surest_and_all_above_the_threshold():
-    confidence = torch.tensor([[0.2, 0.9, 0.5, 0.4], [0.99, 0.97, 0.98, 0.1]])
-    masked = torch.tensor([[True, False, True, True], [True, True, True, True]])
-    chosen = QuotaRule(threshold=0.95).choose(confidence, masked, step=0, steps=torch.tensor([2, 4]))
-    assert chosen.tolist() == [[False, False, True, True], [True, True, True, False]]
-    exactly_the_threshold = QuotaRule(threshold=0.5).choose(
-        torch.full((1, 4), 0.5), torch.ones(1, 4, dtype=torch.bool), 0, torch.tensor([4])
-    )
-    assert exactly_the_threshold.sum() == 1
-
-
-def test_the_quotas_are_the_schedule():
-    masked, revealed = torch.ones(1, 32, dtype=torch.bool), []
-    for step in range(5):
-        chosen = QuotaRule(threshold=1.0).choose(torch.rand(1, 32), masked, step, torch.tensor([5]))
-        masked &= ~chosen
-        revealed.append(int(chosen.sum()))
-    assert revealed == reveal_counts(32, 5)
-
-
-def test_the_adaptive_rule_shares_what_is_left_over_the_steps_left():
-    masked = torch.tensor([[True] * 7 + [False]])
-    confidence = torch.linspace(0.1, 0.8, 8)[None]
-    rule = AdaptiveRule(threshold=0.95)
-    assert rule.choose(confidence, masked, step=0, steps=torch.tensor([3])).sum() == 3
-    assert rule.choose(confidence, masked, step=2, steps=torch.tensor([3])).sum() == 7
-    assert AdaptiveRule(threshold=0.35).choose(confidence, masked, 0, torch.tensor([7])).sum() == 4
-    assert AdaptiveRule(threshold=1.0, minimal_topk=9).choose(confidence, masked, 0, torch.tensor([7])).sum() == 7
-
-
 def test_top_k_and_top_p_by_hand():
     logits = torch.tensor([0.1, 0.4, 0.2, 0.3]).log()
     assert keep_top_k(logits, 2).isfinite().tolist() == [False, True, False, True]
@@ -131,22 +93,29 @@ def test_top_k_and_top_p_by_hand():
 
 def test_the_most_probable_token_is_proposed_but_never_the_mask():
     logits = torch.tensor([[[0.1, 0.2, 0.7], [0.3, 0.5, 0.2]]]).log()
-    choice, confidence = propose(logits, forbidden=2)
-    assert choice.tolist() == [[1, 1]]
-    torch.testing.assert_close(confidence, torch.tensor([[0.2, 0.5]]))
+    proposal = propose(logits, mask_id=2)
+    assert proposal.tokens.tolist() == [[1, 1]]
+    torch.testing.assert_close(proposal.confidence, torch.tensor([[0.2, 0.5]]))
+    in_a_range = propose(logits, first_id=10, mask_id=10)
+    assert in_a_range.tokens.tolist() == [[12, 11]]
+    assert propose(logits, first_id=10, mask_id=12).tokens.tolist() == [[11, 11]]
+    assert propose(logits, mask_id=7).tokens.tolist() == [[2, 1]]
 
 
 def test_drawn_tokens_follow_the_filtered_distribution():
     probability = torch.tensor([0.1, 0.4, 0.2, 0.3])
     logits = probability.log().expand(1, 20000, 4)
-    choice, confidence = propose(
-        logits, temperature=1.0, top_k=3, forbidden=1, generators=[torch.Generator().manual_seed(0)]
-    )
-    share = torch.bincount(choice[0], minlength=4) / 20000
+
+    def draw():
+        return uniform([torch.Generator().manual_seed(0)], 20000, "cpu")
+
+    proposal = propose(logits, temperature=1.0, top_k=3, mask_id=1, draw=draw)
+    share = torch.bincount(proposal.tokens[0], minlength=4) / 20000
     torch.testing.assert_close(share, torch.tensor([1 / 6, 0, 2 / 6, 3 / 6]), atol=0.015, rtol=0)
-    torch.testing.assert_close(confidence[choice == 3].mean(), torch.tensor(0.5))
-    cold, _ = propose(logits, temperature=0.01, generators=[torch.Generator().manual_seed(0)])
-    assert (cold == 1).all()
+    torch.testing.assert_close(proposal.confidence[proposal.tokens == 3].mean(), torch.tensor(0.5))
+    assert (propose(logits, temperature=0.01, draw=draw).tokens == 1).all()
+    with pytest.raises(ValueError, match="draw: got None"):
+        propose(logits, temperature=1.0)
 
 
 def test_guidance_formulas_by_hand():
@@ -240,7 +209,7 @@ SETTINGS = [
     pytest.param({}, id="plain"),
     pytest.param({"threshold": 0.2, "num_inference_steps": 3}, id="threshold"),
     pytest.param({"temperature": 0.8, "top_k": 20, "top_p": 0.9}, id="drawn"),
-    pytest.param({"adaptive": True, "num_inference_steps": 4}, id="adaptive"),
+    pytest.param({"policy": "adaptive", "num_inference_steps": 4}, id="adaptive"),
 ]
 
 

@@ -9,7 +9,7 @@ padding on its left, and then the block that is being filled is at the same colu
     sample 1   .... pppp ppMM MMMM                   .... .ppp ppMM MMMM
 
 What is to be filled can also be one long block, from `first_block` to the end, for masks that must see what stands far
-to their right.
+to their right; or the whole sequence is one block, and padding on the left makes all sequences equally long.
 
 A branch prompt that is shorter than that of its sample is padded on the left up to its length, one that is longer
 loses its first tokens. No token sees padding, and positions count from the first real token of each row.
@@ -18,7 +18,7 @@ Legend: N samples, G branches, R = G·N rows (row g·N + n), L columns.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -38,6 +38,12 @@ class Canvas:
     first_block: int  # the block in which the first generated token of every sample lies
     locate: Locate | None = None  # rows and columns of picture codes, for a model that wants them
     joined: bool = False  # all from `first_block` on is one block
+    ends: Tensor = field(init=False)  # int64 [R], the first column after what each row has of its own
+    ragged: bool = field(init=False)  # some rows have padding, or columns after their end
+
+    def __post_init__(self) -> None:
+        self.ends = torch.full_like(self.padding, self.tokens.shape[1])
+        self.ragged = bool((self.padding > 0).any())
 
     @classmethod
     def lay_out(
@@ -51,6 +57,7 @@ class Canvas:
         locate: Locate | None = None,
         given: Sequence[Sequence[int] | None] | None = None,
         joined: bool = False,
+        whole: bool = False,
     ) -> "Canvas":
         """Lays out prompts and as many masks as fill the blocks of what is to be generated.
 
@@ -60,7 +67,8 @@ class Canvas:
             locate: int [R, L] -> int [R, L, 2], rows and columns of picture codes, as `SequenceBuilder.coordinates`.
             given: for each sample tokens that stand already behind its prompt, the mask id where one is to be found;
                 None = all of its `lengths` are masks.
-            joined: all from the block in which the first prompt ends is one block.
+            joined: all from the block in which the longest prompt ends is one block.
+            whole: the whole sequence is one block, of whatever length.
 
         Raises:
             ValueError: nothing to lay out, an empty prompt with nothing given, a length below 1, given tokens of
@@ -82,11 +90,17 @@ class Canvas:
         for known, length in zip(given, lengths, strict=True):
             if known is not None and len(known) != length:
                 raise ValueError(f"given: got {len(known)} tokens, the sample has {length}")
+        if whole:
+            block_length = max(len(branches[0]) + length for branches, length in zip(prompts, lengths, strict=True))
         first_block = max(len(branches[0]) // block_length for branches in prompts)
         shifts = [(first_block - len(branches[0]) // block_length) * block_length for branches in prompts]
         starts = [shift + len(branches[0]) for shift, branches in zip(shifts, prompts, strict=True)]
-        num_blocks = max(-(-(start + length) // block_length) for start, length in zip(starts, lengths, strict=True))
-        shape = num_branches * len(prompts), num_blocks * block_length
+        if whole:
+            starts = [block_length - length for length in lengths]
+        ends = [
+            -(-(start + length) // block_length) * block_length for start, length in zip(starts, lengths, strict=True)
+        ]
+        shape = num_branches * len(prompts), max(ends)
         tokens = torch.full(shape, mask_id, dtype=torch.long)
         padding = torch.zeros(shape[0], dtype=torch.long)
         for sample, (branches, start) in enumerate(zip(prompts, starts, strict=True)):
@@ -97,7 +111,7 @@ class Canvas:
                 tokens[row, start - len(kept) : start] = torch.tensor(kept, dtype=torch.long)
                 if (known := given[sample]) is not None:
                     tokens[row, start : start + len(known)] = torch.tensor(list(known), dtype=torch.long)
-        return cls(
+        canvas = cls(
             tokens=tokens.to(device),
             padding=padding.to(device),
             starts=torch.tensor(starts, device=device),
@@ -107,6 +121,10 @@ class Canvas:
             locate=locate,
             joined=joined,
         )
+        canvas.ends = torch.tensor(ends * num_branches, device=device)
+        # Blocks after a sample's last are never looked at, unless they are part of one long block.
+        canvas.ragged |= joined and min(ends) < max(ends)
+        return canvas
 
     @property
     def num_blocks(self) -> int:
@@ -143,14 +161,13 @@ class Canvas:
     def visible(self, start: int, stop: int) -> Tensor | None:
         """Which of the columns 0 to `stop` the columns from `start` on see; None if every one sees all.
 
-        A column sees the blocks before its own and its own, without padding. Padding sees itself, which no one reads,
-        so that its softmax has a term.
+        A column sees the blocks before its own and its own, as far as they hold what is its row's. Padding sees itself,
+        which no one reads, so that its softmax has a term.
 
         Returns:
             bool [R, 1, stop - start, stop], or [1, 1, stop - start, stop] for all rows alike.
         """
-        padded = bool((self.padding > 0).any())
-        if not padded and stop - start <= self.block_length:
+        if not self.ragged and stop - start <= self.block_length:
             return None
         keys = torch.arange(stop, device=self.tokens.device)
         blocks = keys // self.block_length
@@ -158,8 +175,9 @@ class Canvas:
             blocks = blocks.clamp(max=self.first_block)
         queries = keys[start:]
         seen = (blocks <= blocks[start:, None])[None]
-        if padded:
-            seen = seen & (keys >= self.padding[:, None, None]) | (keys == queries[:, None])
+        if self.ragged:
+            own = (keys >= self.padding[:, None]) & (keys < self.ends[:, None])
+            seen = seen & own[:, None] | (keys == queries[:, None])
         return seen[:, None]
 
     def rows(self, samples: Tensor) -> Tensor:
@@ -170,4 +188,5 @@ class Canvas:
     def keep(self, samples: Tensor) -> None:
         """Goes on with some of the samples only, by their index."""
         rows = self.rows(samples)
-        self.tokens, self.padding, self.starts = self.tokens[rows], self.padding[rows], self.starts[samples]
+        self.tokens, self.padding, self.ends = self.tokens[rows], self.padding[rows], self.ends[rows]
+        self.starts = self.starts[samples]

@@ -3,10 +3,36 @@
 Legend: N samples, B positions, V vocabulary (or the part of it that may be chosen).
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from unimodal.diffusion.draws import Draw
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """One token per position.
+
+    Args:
+        tokens: ids, int64 [N, B].
+        confidence: their probabilities, float32 [N, B].
+        distribution: what they were taken from, float32 [N, B, V].
+        first_id: the id of the distribution's first entry.
+        forbidden: the entry of the mask, None if it has none.
+    """
+
+    tokens: Tensor
+    confidence: Tensor
+    distribution: Tensor
+    first_id: int = 0
+    forbidden: int | None = None
+
+    def most_probable(self) -> tuple[Tensor, Tensor]:
+        """The most probable token at each position, int64 [N, B], and its probability, float32 [N, B]."""
+        choice = _most_probable(self.distribution, self.forbidden)
+        return choice + self.first_id, self.distribution.gather(-1, choice[..., None]).squeeze(-1)
 
 
 def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
@@ -35,9 +61,10 @@ def propose(
     temperature: float = 0.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    forbidden: int | None = None,
-    generators: Sequence[torch.Generator | None] = (),
-) -> tuple[Tensor, Tensor]:
+    first_id: int = 0,
+    mask_id: int | None = None,
+    draw: Draw | None = None,
+) -> Proposal:
     """One token per position and its probability.
 
     At temperature 0 the token is the most probable one and its probability that under the plain softmax. Otherwise
@@ -46,45 +73,57 @@ def propose(
 
     Args:
         logits: float32 [N, B, V].
-        forbidden: an index that is never proposed (the mask id). At temperature 0 it keeps its share of the softmax,
-            as in the reference.
-        generators: one per sample, only used above temperature 0. Each gives B numbers per call, so that a sample
-            draws the same ones whatever it is batched with; None for a sample whose proposals no one wants.
+        first_id: the id of the first logit.
+        mask_id: an id that is never proposed. At temperature 0 it keeps its share of the softmax, as in the
+            reference.
+        draw: gives uniform numbers [N, B]; only used above temperature 0.
 
-    Returns:
-        Indices into the last axis, int64 [N, B], and probabilities, float32 [N, B].
+    Raises:
+        ValueError: a temperature above 0 and nothing to draw with.
     """
+    forbidden = None if mask_id is None or not 0 <= mask_id - first_id < logits.shape[-1] else mask_id - first_id
     if temperature == 0:
-        probability = logits.softmax(dim=-1)
-        choice = _without(logits, forbidden).argmax(dim=-1)
+        distribution = logits.softmax(dim=-1)
+        choice = _most_probable(logits, forbidden)
     else:
-        scaled = _without(logits, forbidden) / temperature
+        if draw is None:
+            raise ValueError("draw: got None, a temperature above 0 needs random numbers")
+        scaled = logits / temperature
+        if forbidden is not None:
+            scaled[..., forbidden] = -torch.inf
         if top_k is not None:
             scaled = keep_top_k(scaled, top_k)
         if top_p is not None:
             scaled = keep_top_p(scaled, top_p)
-        probability = scaled.softmax(dim=-1)
-        choice = _draw(probability, generators)
-    return choice, probability.gather(-1, choice[..., None]).squeeze(-1)
+        distribution = scaled.softmax(dim=-1)
+        choice = _drawn(distribution, draw())
+    return Proposal(
+        tokens=choice + first_id,
+        confidence=distribution.gather(-1, choice[..., None]).squeeze(-1),
+        distribution=distribution,
+        first_id=first_id,
+        forbidden=forbidden,
+    )
 
 
-def _without(logits: Tensor, forbidden: int | None) -> Tensor:
+def _most_probable(values: Tensor, forbidden: int | None) -> Tensor:
+    """The place of the largest value of the last axis, but never `forbidden`."""
     if forbidden is None:
-        return logits
-    return logits.index_fill(-1, torch.tensor(forbidden, device=logits.device), -torch.inf)
+        return values.argmax(dim=-1)
+    # In two parts, which spares a copy of everything with one entry changed.
+    sides = [(values[..., :forbidden], 0), (values[..., forbidden + 1 :], forbidden + 1)]
+    found = [(side.max(dim=-1), first) for side, first in sides if side.shape[-1]]
+    if len(found) == 1:
+        return found[0][0].indices + found[0][1]
+    (left, _), (right, first) = found
+    return torch.where(right.values > left.values, right.indices + first, left.indices)
 
 
-def _draw(probability: Tensor, generators: Sequence[torch.Generator | None]) -> Tensor:
+def _drawn(probability: Tensor, numbers: Tensor) -> Tensor:
     """Inverse-transform sampling: one uniform number per position picks from the cumulated probabilities [N, B, V]."""
-    if len(generators) != probability.shape[0]:
-        raise ValueError(f"generators: got {len(generators)}, one for each of {probability.shape[0]} samples is needed")
-    uniform = torch.zeros(probability.shape[:2], device=probability.device)
-    for row, source in zip(uniform, generators, strict=True):
-        if source is not None:
-            row.copy_(torch.rand(row.shape, generator=source, device=source.device))
     # Doubles keep the sum over a large vocabulary exact enough; Apple's devices have none.
     exact = torch.float32 if probability.device.type == "mps" else torch.float64
     cumulated = probability.to(exact).cumsum(dim=-1)
-    choice = torch.searchsorted(cumulated, uniform.to(exact)[..., None] * cumulated[..., -1:], right=True).squeeze(-1)
+    choice = torch.searchsorted(cumulated, numbers.to(exact)[..., None] * cumulated[..., -1:], right=True).squeeze(-1)
     last_possible = probability.shape[-1] - 1 - (probability.flip(-1) > 0).long().argmax(dim=-1)
     return torch.minimum(choice, last_possible)

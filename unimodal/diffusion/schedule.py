@@ -1,80 +1,49 @@
-"""How many masked positions of a block become tokens in each step, and which.
+"""How many masked positions of a block become tokens in each step.
 
-Two unmasking rules. `QuotaRule` is the one the LLaDA2.0 models are sampled with (arXiv 2512.15745): a fixed number
-per step, and every position that is surer than the threshold. `AdaptiveRule` is that of SPRINT (arXiv 2604.20796):
-the number follows from what is left to fill.
-
-Legend: N samples, B positions of a block.
+Legend: N samples, B positions of a block. Numbers of steps and of positions are int64 [N]; a step counts from 0.
 """
 
-from dataclasses import dataclass
-from typing import Protocol
+import math
 
 import torch
 from torch import Tensor
 
 
-def reveal_counts(block_length: int, steps: int) -> list[int]:
-    """The least number of positions that each step of a block reveals.
+def fixed_share(sizes: Tensor, steps: Tensor, step: int) -> Tensor:
+    """The share of a step when blocks of `sizes` positions are revealed in equal shares, the larger ones first; 0
+    after the last step.
 
-    It follows from the block length and not from the number of masks, so a first block that starts with prompt tokens
-    finishes early.
-
-    Raises:
-        ValueError: a block length or a number of steps below 1.
+    It follows from the size of the block and not from the number of masks, so a first block that starts with prompt
+    tokens finishes early (LLaDA2.0, arXiv 2512.15745).
     """
-    if block_length < 1:
-        raise ValueError(f"block_length: got {block_length}, it must be at least 1")
-    if steps < 1:
-        raise ValueError(f"num_inference_steps: got {steps}, it must be at least 1")
-    share, rest = divmod(block_length, steps)
-    return [share + (step < rest) for step in range(steps)]
+    share = sizes // steps + (step < sizes % steps).long()
+    return torch.where(step < steps, share, 0)
 
 
-class UnmaskingRule(Protocol):
-    """Chooses the positions that one step commits."""
+def even_share(left: Tensor, steps: Tensor, step: int) -> Tensor:
+    """An even share, rounded up, of the `left` masked positions over the steps that are left.
 
-    def choose(self, confidence: Tensor, masked: Tensor, step: int, steps: Tensor) -> Tensor:
-        """The positions to commit, bool [N, B], a subset of `masked`.
-
-        Args:
-            confidence: probability of each position's proposed token, float [N, B]; ignored where nothing is masked.
-            masked: positions that are still to fill, bool [N, B].
-            step: steps that this block has had so far.
-            steps: steps that each sample has per block, int [N].
-        """
-        ...
+    From the first step on these are equal shares of all masks, the larger ones first (LLaDA, arXiv 2502.09992); where
+    more was revealed in between, less remains to share (SPRINT, arXiv 2604.20796).
+    """
+    steps_left = (steps - step).clamp(min=1)
+    return (left + steps_left - 1) // steps_left
 
 
-@dataclass(frozen=True, kw_only=True)
-class QuotaRule:
-    """The step's quota by confidence, and all that are strictly above the threshold."""
-
-    threshold: float
-
-    def choose(self, confidence: Tensor, masked: Tensor, step: int, steps: Tensor) -> Tensor:
-        block_length = masked.shape[1]
-        counts = block_length // steps + (step < block_length % steps).long()
-        return _surest(confidence, masked, counts) | (masked & (confidence > self.threshold))
+def cosine_share(left: Tensor, masks: Tensor, steps: Tensor, step: int) -> Tensor:
+    """How many of the `left` masked positions to reveal so that ⌊cos(π/2 · (step + 1) / steps) · masks⌋ stay masked:
+    few at first, many at the end, at least one, and not the last one before the last step (MaskGIT, arXiv 2202.04200).
+    """
+    stay = (torch.cos((step + 1) / steps * (math.pi / 2)) * masks).floor().long()
+    stay = torch.minimum(stay.clamp(min=1), left - 1)
+    return left - torch.where(step + 1 < steps, stay, 0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class AdaptiveRule:
-    """An even share of what is left over the steps that are left, and all that are strictly above the threshold."""
-
-    threshold: float
-    minimal_topk: int = 1
-
-    def choose(self, confidence: Tensor, masked: Tensor, step: int, steps: Tensor) -> Tensor:
-        left = masked.sum(dim=1)
-        steps_left = (steps - step).clamp(min=1)
-        counts = torch.maximum((left + steps_left - 1) // steps_left, torch.full_like(left, self.minimal_topk))
-        return _surest(confidence, masked, counts) | (masked & (confidence > self.threshold))
-
-
-def _surest(confidence: Tensor, masked: Tensor, counts: Tensor) -> Tensor:
-    """The `counts` [N] masked positions of highest confidence, bool [N, B]; all of them where fewer are masked."""
-    order = confidence.masked_fill(~masked, -torch.inf).argsort(dim=1, descending=True, stable=True)
+def surest(score: Tensor, masked: Tensor, counts: Tensor) -> Tensor:
+    """The `counts` [N] masked positions of highest score, bool [N, B]; all of them where fewer are masked, the first
+    ones where scores are equal.
+    """
+    order = score.masked_fill(~masked, -torch.inf).argsort(dim=1, descending=True, stable=True)
     places = torch.arange(masked.shape[1], device=masked.device).expand_as(order)
     rank = torch.empty_like(order).scatter_(1, order, places)
     return masked & (rank < counts[:, None])
