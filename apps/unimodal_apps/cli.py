@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import unimodal
+from unimodal_apps.commands.demo import demo
 from unimodal_apps.commands.edit import edit
 from unimodal_apps.commands.evaluate import evaluate
 from unimodal_apps.commands.generate import generate
@@ -53,6 +54,7 @@ for verb, command in {
     "interleave": interleave,
     "reproduce": reproduce,
     "quickstart": quickstart,
+    "demo": demo,
     "info": info,
     "train": train,
     "eval": evaluate,

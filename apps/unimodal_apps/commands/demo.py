@@ -1,0 +1,37 @@
+"""`unimodal demo`: the studio, a page in the browser."""
+
+from typing import Annotated
+
+import typer
+
+from unimodal_apps import options
+from unimodal_apps.session import open_pipeline
+
+
+def demo(
+    model: options.Model = "tiny",
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine's.")] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="The first free one from 7860 on if left out.")
+    ] = None,
+    share: Annotated[bool, typer.Option("--share", help="Also at a public address, through Gradio's relay.")] = False,
+    low_memory: Annotated[
+        bool, typer.Option("--low-memory", help="Forget what draws and reads pictures after every run.")
+    ] = False,
+) -> None:
+    """Open the studio: every job in the browser, its diffusion step by step.
+
+    Example: unimodal demo --port 7860
+    """
+    from unimodal_apps.studio.page import launch
+    from unimodal_apps.studio.studio import Studio
+
+    studio = Studio(open_pipeline(model, device, dtype), model, low_memory=low_memory)
+    try:
+        page, address = launch(studio, host=host, port=port, share=share, quiet=True)
+        typer.echo(f"{address}  (end with Ctrl-C)")
+        page.block_thread()
+    finally:
+        studio.close()

@@ -1,0 +1,150 @@
+"""Frames and facts as HTML. All text from users and models is escaped here; pictures travel inside the page."""
+
+import base64
+import io
+from collections.abc import Mapping
+from html import escape
+
+import numpy as np
+from PIL import Image
+
+from unimodal_apps.studio.drawing import draw_codes
+from unimodal_apps.studio.frames import UNDECIDED, Frame, PicturePanel, TextPanel, stage_title
+from unimodal_apps.studio.words import Words
+
+CONFIDENCE_STEPS = (0.5, 0.7, 0.85, 0.95)
+"""Borders between the five colours of confidence."""
+_MASKS_SHOWN = 48
+
+
+def confidence_level(probability: float) -> int | None:
+    """0, unsure, to 4, sure; None where nothing is known."""
+    return None if np.isnan(probability) else int(np.searchsorted(CONFIDENCE_STEPS, probability, side="right"))
+
+
+def render_frame(frame: Frame, words: Words, colors: np.ndarray | None) -> str:
+    """A frame: what is going on, how far it is, and all panels.
+
+    Args:
+        colors: of the codes, as `code_colors` returns them; only needed where the frame has pictures.
+    """
+    count = sum(isinstance(panel, PicturePanel) for panel in frame.panels)
+    panels = []
+    for panel in frame.panels:
+        if isinstance(panel, TextPanel):
+            panels.append(_text(panel, words))
+        else:
+            assert colors is not None
+            panels.append(_picture(panel, colors, small=count > 1))
+    where = f"step {frame.step}" if frame.stage == "decode" else f"block {frame.block + 1}, step {frame.step + 1}"
+    counted = f"{where} · {_counted(frame.forwards, 'forward')} · {_counted(frame.decided, 'token')}"
+    status = (
+        f'<div class="uni-status"><strong>{escape(stage_title(frame.stage))}</strong><span>{counted}</span></div>'
+        f'<div class="uni-bar"><i style="width:{100 * frame.done:.1f}%"></i></div>'
+    )
+    shown = f'<div class="uni-panels">{"".join(panels)}</div>'
+    return f'<div class="uni-live" data-stage="{escape(frame.stage)}">{status}{shown}</div>'
+
+
+def render_idle(title: str, hint: str) -> str:
+    """The stage before anything ran."""
+    return (
+        f'<div class="uni-live uni-idle"><div class="uni-lattice" aria-hidden="true"></div>'
+        f"<strong>{escape(title)}</strong><span>{escape(hint)}</span></div>"
+    )
+
+
+def render_waiting(ahead: int) -> str:
+    """A run that has not begun."""
+    what = "Starting" if ahead == 0 else f"Waiting for {_counted(ahead, 'other run')}"
+    return f'<div class="uni-live uni-waiting"><div class="uni-status"><strong>{what}</strong></div></div>'
+
+
+def render_notice(title: str, message: str) -> str:
+    """Something that did not work, said in the page."""
+    return (
+        f'<div class="uni-live uni-notice" role="alert"><strong>{escape(title)}</strong>'
+        f"<span>{escape(message)}</span></div>"
+    )
+
+
+def render_facts(facts: Mapping[str, str]) -> str:
+    """A row of names and values."""
+    cells = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
+    return f'<dl class="uni-facts">{cells}</dl>'
+
+
+def render_story(segments: list[str | Image.Image]) -> str:
+    """Text and pictures in order, a picture beside the words that lead to it."""
+    parts, words = [], ""
+    for segment in segments:
+        if isinstance(segment, str):
+            words = f"{words} {segment}".strip()
+        else:
+            caption = escape(words)
+            image = f'<img src="{data_uri(segment)}" alt="{caption}">'
+            parts.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
+            words = ""
+    rest = f"<p>{escape(words)}</p>" if words else ""
+    return f'<article class="uni-story">{"".join(parts)}{rest}</article>'
+
+
+def render_answer(text: str) -> str:
+    """A text that is a result."""
+    shown = escape(text) or '<span class="uni-soft">(nothing)</span>'
+    return f'<div class="uni-answer">{shown}</div>'
+
+
+def data_uri(picture: Image.Image) -> str:
+    """A picture inside a page: PNG with transparency, else JPEG."""
+    buffer, kind = io.BytesIO(), "png" if picture.mode == "RGBA" else "jpeg"
+    picture.save(buffer, format=kind, **({} if kind == "png" else {"quality": 88}))
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def _text(panel: TextPanel, words: Words) -> str:
+    known = np.flatnonzero(panel.ids != UNDECIDED)
+    end = int(known[-1]) + 1 if len(known) else 0
+    shown = min(len(panel.ids), end + _MASKS_SHOWN)
+    spans = []
+    for place, piece in enumerate(words.pieces(panel.ids[:shown])):
+        if piece.text is None:
+            spans.append('<i class="m"></i>')
+            continue
+        probability = float(panel.confidence[place])
+        level = confidence_level(probability)
+        marks = ["t" if not piece.special else "t s"]
+        marks += [] if level is None else [f"c{level}"]
+        marks += ["new"] if panel.fresh[place] else []
+        title = "" if level is None else f' title="{probability:.2f}"'
+        spans.append(f'<span class="{" ".join(marks)}"{title}>{escape(piece.text)}</span>')
+    more = len(panel.ids) - shown
+    rest = f'<span class="uni-more">and {more:,} more</span>' if more else ""
+    return f'<section class="uni-text"><h4>{escape(panel.title)}</h4><p>{"".join(spans)}{rest}</p></section>'
+
+
+def _picture(panel: PicturePanel, colors: np.ndarray, *, small: bool) -> str:
+    decided = int((panel.codes != UNDECIDED).sum())
+    sure = panel.confidence[~np.isnan(panel.confidence)]
+    mean = f" · confidence {sure.mean():.2f}" if len(sure) else ""
+    height, width = panel.codes.shape
+    ratio = f"aspect-ratio:{width}/{height}"
+    codes = (
+        f'<figure><img class="codes" style="{ratio}" src="{data_uri(draw_codes(panel.codes, panel.fresh, colors))}" '
+        f'alt="{decided} of {panel.codes.size} codes"><figcaption>{decided} of {panel.codes.size} codes{mean}'
+        "</figcaption></figure>"
+    )
+    if panel.pixels is None:
+        pixels = f'<figure><div class="uni-blank" style="{ratio}"></div><figcaption>pixels follow</figcaption></figure>'
+    else:
+        done, steps = panel.decoded or (0, 0)
+        pixels = (
+            f'<figure><img style="{ratio}" src="{data_uri(panel.pixels)}" alt="the picture"><figcaption>'
+            f"decoder step {done} of {steps}</figcaption></figure>"
+        )
+    size = " small" if small else ""
+    return f'<section class="uni-picture{size}">{codes}{pixels}</section>'
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,1 @@
+"""One module per tab: its inputs, the call it makes of them, and how its result is shown."""

@@ -1,0 +1,77 @@
+"""Pictures from words."""
+
+from typing import Any
+
+import gradio as gr
+
+from unimodal.quickstart.tour import read_tour
+from unimodal_apps.requests import Request
+from unimodal_apps.studio.inputs import needed, sizes_on_offer
+from unimodal_apps.studio.parameters import DECODER, GUIDANCE, RESCALE, SAMPLING, Parameters
+from unimodal_apps.studio.requested import requested, saved_pictures
+from unimodal_apps.studio.studio import Outcome, Studio, Work
+from unimodal_apps.studio.workbench import Controls, Values, Workbench
+
+MOST_PICTURES = 4
+
+
+def build(studio: Studio) -> None:
+    settings, sizes = studio.pipe.settings, sizes_on_offer(studio.pipe)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=4, min_width=320, elem_classes="uni-inputs"):
+            prompt = gr.Textbox(
+                label="Prompt",
+                placeholder="a tree and a car in the snow",
+                lines=3,
+                max_lines=8,
+                elem_id="create-prompt",
+            )
+            with gr.Row():
+                size = gr.Dropdown(list(sizes), value=next(iter(sizes)), label="Shape", min_width=150)
+                count = gr.Slider(1, MOST_PICTURES, value=1, step=1, label="Pictures", min_width=130)
+            thinking = gr.Checkbox(
+                value=False, label="Think first", info="The model writes a plan of the picture before it draws."
+            )
+            controls = Controls("Draw")
+            values = {**settings.generate.model_dump(), "decoder": settings.decoder.decoder}
+            parameters = Parameters((GUIDANCE, RESCALE, *SAMPLING, DECODER), values)
+            drawings = [[entry.prompt, entry.thinking] for entry in read_tour().drawings]
+            gr.Examples(drawings[:4] + drawings[-1:], [prompt, thinking], label="Examples", visible_columns=[0])
+        with gr.Column(scale=7, min_width=420, elem_classes="uni-work"):
+            bench = Workbench(
+                studio, "create", "Describe a picture", "First its codes are filled in, then codes become pixels."
+            )
+            thoughts = gr.Textbox(label="Thoughts", visible=False, lines=2, interactive=False)
+            gallery = gr.Gallery(
+                label="Pictures",
+                columns=2,
+                height=420,
+                object_fit="contain",
+                interactive=False,
+                visible=False,
+                elem_id="create-gallery",
+            )
+            bench.footer()
+
+    def prepare(seed: int, values: Values) -> Work:
+        height, width = sizes[values[size]]
+        stated = parameters.stated([values[component] for component in parameters.components])
+        if (height, width) != (settings.generate.height, settings.generate.width):
+            stated |= {"height": height, "width": width}
+        if values[thinking]:
+            stated["thinking"] = True
+        text = needed(values[prompt], "The prompt")
+        return requested(
+            studio, Request(task="generate", text=text, seed=seed, count=int(values[count]), arguments=stated)
+        )
+
+    def show(work: Work, outcome: Outcome) -> dict[Any, Any]:
+        told = "\n\n".join(outcome.value.thinking or [])
+        files = saved_pictures(studio, work, outcome.value.images)
+        return {
+            thoughts: gr.update(value=told, visible=bool(told)),
+            gallery: gr.update(value=files, visible=True, columns=min(2, len(files))),
+        }
+
+    inputs = [prompt, size, count, thinking, *parameters.components]
+    bench.connect(controls, inputs, prepare, [thoughts, gallery], show, submit=[prompt])
