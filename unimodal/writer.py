@@ -8,14 +8,18 @@ Legend: N samples, H, W height and width of a grid of codes.
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from unimodal.backbone import MaskedDiffusionTransformer
+from unimodal.diffusion.denoiser import CachedDenoiser, MakeDenoiser, PlainDenoiser
 from unimodal.diffusion.guidance import Guidance
+from unimodal.diffusion.prefixes import PrefixStore
 from unimodal.diffusion.sampler import SamplingOptions, SamplingResult, SamplingTask, StepState, stream
+from unimodal.diffusion.sprint import SprintDenoiser, SprintOptions
 from unimodal.results import Stats
 from unimodal.sequence import Branches, SequenceBuilder
 
@@ -59,12 +63,37 @@ def drained(steps: Writing[Value], watch: Watcher | None = None) -> Value:
 
 
 class Writer:
-    """Writes with one model and the sequences of its checkpoint; `use_cache=False` is the slow twin."""
+    """Writes with one model and the sequences of its checkpoint.
 
-    def __init__(self, model: MaskedDiffusionTransformer, sequences: SequenceBuilder, *, use_cache: bool = True):
+    Args:
+        use_cache: False is the slow twin, which computes everything in every step.
+        prefixes: what calls leave for later ones that begin alike.
+        sprint: prunes what a step reads; None reads everything.
+
+    Raises:
+        ValueError: `sprint` or `prefixes` without the cache that they work on.
+    """
+
+    def __init__(
+        self,
+        model: MaskedDiffusionTransformer,
+        sequences: SequenceBuilder,
+        *,
+        use_cache: bool = True,
+        prefixes: PrefixStore | None = None,
+        sprint: SprintOptions | None = None,
+    ):
+        if not use_cache and (prefixes is not None or sprint is not None):
+            raise ValueError(f"{'prefixes' if sprint is None else 'sprint'}: it needs use_cache=True")
         self.model = model
         self.sequences = sequences
         self.use_cache = use_cache
+        self._denoiser: MakeDenoiser = PlainDenoiser
+        if sprint is not None:
+            is_picture = sequences.vocab.is_code
+            self._denoiser = partial(SprintDenoiser, options=sprint, is_picture=is_picture, prefixes=prefixes)
+        elif use_cache:
+            self._denoiser = partial(CachedDenoiser, prefixes=prefixes)
         self._locate = sequences.coordinates if model.config.grid_rotary_dim else None
 
     def text(
@@ -120,7 +149,7 @@ class Writer:
             mask_id=vocab.mask_id,
             stop_ids=[vocab.eos_id, vocab.boi_id] if stops_at_picture else [vocab.eos_id],
             vocab_range=vocab.text_range if stops_at_picture else None,
-            use_cache=self.use_cache,
+            denoiser=self._denoiser,
             device=self.model.device,
             locate=self._locate,
         )
@@ -180,7 +209,7 @@ class Writer:
             mask_id=vocab.mask_id,
             vocab_range=vocab.image_range,
             guidance=guidance,
-            use_cache=self.use_cache,
+            denoiser=self._denoiser,
             device=self.model.device,
             locate=self._locate,
         )
@@ -211,7 +240,7 @@ class Writer:
             mask_id=vocab.mask_id,
             vocab_range=vocab.text_range,
             guidance=allowed,
-            use_cache=self.use_cache,
+            denoiser=self._denoiser,
             device=self.model.device,
             locate=self._locate,
             joined=True,

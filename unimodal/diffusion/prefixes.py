@@ -14,15 +14,15 @@ longest.
 import hashlib
 import itertools
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from unimodal.diffusion.canvas import Canvas
+from unimodal.model_identity import ModelIdentities
 
 Names = list[bytes]
 
@@ -65,8 +65,7 @@ class PrefixStore:
         self._blocks: OrderedDict[bytes, FinishedBlock] = OrderedDict()
         self._num_bytes = 0
         self._lock = threading.Lock()
-        self._numbers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
-        self._counter = itertools.count()
+        self._identities = ModelIdentities()
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -107,24 +106,13 @@ class PrefixStore:
 
     def identity(self, model: Any) -> bytes:
         """Differs between models, and between states of one whose weights were changed or moved."""
-        number = self._numbers.get(model)
-        if number is None:
-            number = self._numbers[model] = next(self._counter)
-        return repr((number, weights_state(model))).encode()
+        return self._identities.of(model)
 
     def _touch(self, names: Sequence[bytes]) -> None:
         # The last block of a row is forgotten first: without those before it, it is of no use.
         for name in reversed(names):
             if name in self._blocks:
                 self._blocks.move_to_end(name)
-
-
-def weights_state(model: Any) -> tuple[tuple[int, int], ...]:
-    """Where each weight of a module lies and how often it was written, so that changed weights are noticed."""
-    if not isinstance(model, nn.Module):
-        return ()
-    tensors = itertools.chain(model.parameters(), model.buffers())
-    return tuple((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors)
 
 
 def block_names(canvas: Canvas, stop: int, identity: bytes = b"", before: Sequence[Names] | None = None) -> list[Names]:
