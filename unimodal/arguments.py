@@ -36,6 +36,27 @@ def _entries(images: Any) -> list[Any]:
     return list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]
 
 
+def read_negatives(
+    negative: str | Sequence[str] | None, count: int, *, standard: str, guided: bool, how: str
+) -> list[str]:
+    """The text for each of `count` prompts that stands where the prompt is left out; `standard` if none is given.
+
+    Args:
+        guided: whether that branch of guidance has any effect.
+        how: what would give it one, for the message.
+    """
+    if negative is None:
+        return [standard] * count
+    texts = read_texts("negative_prompt", negative)
+    if not guided:
+        raise ValueError(f"negative_prompt: got {negative!r}, it needs guidance: {how}")
+    if isinstance(negative, str):
+        return texts * count
+    if len(texts) != count:
+        raise ValueError(f"negative_prompt: got {len(texts)}, {count} prompts need as many, or a single text")
+    return texts
+
+
 def repeated(values: Sequence[Any], times: int) -> list[Any]:
     if isinstance(times, bool) or not isinstance(times, int) or times < 1:
         raise ValueError(f"num_images_per_prompt: got {times!r}, it must be a whole number of at least 1")

@@ -4,10 +4,13 @@ A code stands for a square of the tokenised picture; the decoder draws pictures 
 sizes of what is drawn.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from unimodal.settings import ImageSettings
@@ -51,6 +54,56 @@ def read_pictures(sources: Any, name: str = "images") -> list[Image.Image]:
     if isinstance(sources, Sequence) and not isinstance(sources, str):
         return [read_picture(source, name) for source in sources]
     return [read_picture(sources, name)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditingFrame:
+    """Where the codes of a picture that is edited lie in it: it is scaled, and then a part of it is cut out.
+
+    Args:
+        scale: horizontally and vertically.
+        offset: left and upper border of the part, in scaled pixels.
+        size: width and height of the part, in scaled pixels.
+        patch_size: scaled pixels per code along each side.
+    """
+
+    scale: tuple[float, float]
+    offset: tuple[int, int]
+    size: tuple[int, int]
+    patch_size: int
+
+    def columns(self, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """The first pixel of a picture of `width` that each column of codes touches, and the one after the last."""
+        return self._spans(0, width)
+
+    def rows(self, height: int) -> tuple[np.ndarray, np.ndarray]:
+        """The same for rows."""
+        return self._spans(1, height)
+
+    def _spans(self, axis: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+        borders = np.arange(0, self.size[axis] + 1, self.patch_size) + self.offset[axis]
+        # Rounded, so that a border between two pixels is not taken for one inside the next.
+        places = (borders / self.scale[axis]).round(6)
+        first, last = np.floor(places[:-1]).astype(int), np.ceil(places[1:]).astype(int)
+        return first.clip(0, length), last.clip(0, length)
+
+    def inside(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Left, upper, right and lower border of the pixels that lie wholly in the part."""
+        (left, right), (upper, lower) = (self._whole(axis, length) for axis, length in enumerate((width, height)))
+        return left, upper, right, lower
+
+    def _whole(self, axis: int, length: int) -> tuple[int, int]:
+        first = round(self.offset[axis] / self.scale[axis], 6)
+        last = round((self.offset[axis] + self.size[axis]) / self.scale[axis], 6)
+        return math.ceil(first), min(math.floor(last), length)
+
+    def on_drawn(self, box: tuple[int, int, int, int], drawn: tuple[int, int]) -> tuple[float, float, float, float]:
+        """The same box on the picture of `drawn` width and height that was made from the codes."""
+        left, upper, right, lower = (
+            min(max((place * self.scale[axis] - self.offset[axis]) / self.size[axis], 0.0), 1.0) * drawn[axis]
+            for place, axis in zip(box, (0, 1, 0, 1), strict=True)
+        )
+        return left, upper, right, lower
 
 
 class PictureSizes:
@@ -109,13 +162,34 @@ class PictureSizes:
         fitted = fit_for_editing(image, num_patches=settings.edit_patches, factor=self._factor, rule=settings.edit_rule)
         if self._can_name(fitted):
             return fitted
-        sizes = [size for size in editing_sizes(settings.edit_patches, self._factor) if self._can_name_size(*size)]
+        size = self._closest_nameable(image)
+        return center_crop(image.resize(_covering(image.size, size), Image.Resampling.LANCZOS), size)
+
+    def editing_frame(self, image: Image.Image) -> EditingFrame:
+        """Where in an upright picture the codes lie that `for_editing` leads to.
+
+        Raises:
+            ValueError: as `for_editing`.
+        """
+        settings = self._settings
+        size = closest_size(*image.size, editing_sizes(settings.edit_patches, self._factor))
+        covers = settings.edit_rule == "cover"
+        if not self._can_name_size(*size):
+            size, covers = self._closest_nameable(image), True
+        scaled = _covering(image.size, size) if covers else image.size
+        return EditingFrame(
+            scale=(scaled[0] / image.width, scaled[1] / image.height),
+            offset=(max((scaled[0] - size[0]) // 2, 0), max((scaled[1] - size[1]) // 2, 0)),
+            size=size,
+            patch_size=self._patch_size,
+        )
+
+    def _closest_nameable(self, image: Image.Image) -> tuple[int, int]:
+        patches = self._settings.edit_patches
+        sizes = [size for size in editing_sizes(patches, self._factor) if self._can_name_size(*size)]
         if not sizes:
-            raise ValueError(f"edit_patches: no size of {settings.edit_patches} patches has tokens for its sides")
-        columns, rows = closest_size(*image.size, sizes)
-        scale = max(columns / image.width, rows / image.height)
-        covering = max(round(image.width * scale), columns), max(round(image.height * scale), rows)
-        return center_crop(image.resize(covering, Image.Resampling.LANCZOS), (columns, rows))
+            raise ValueError(f"edit_patches: no size of {patches} patches has tokens for its sides")
+        return closest_size(*image.size, sizes)
 
     def _nameable(self, image: Image.Image, fit: Callable[[Image.Image], Image.Image]) -> Image.Image:
         fitted = fit(image)
@@ -132,6 +206,12 @@ class PictureSizes:
 
     def _can_name_size(self, width: int, height: int) -> bool:
         return width // self._patch_size in self._sides and height // self._patch_size in self._sides
+
+
+def _covering(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    """A (width, height) of the proportions of `size` that covers the target."""
+    scale = max(target[0] / size[0], target[1] / size[1])
+    return max(round(size[0] * scale), target[0]), max(round(size[1] * scale), target[1])
 
 
 def _runs(numbers: Sequence[int]) -> str:

@@ -1,6 +1,6 @@
 """Progress of a call: a bar per stage, and the caller's own function after every step."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
@@ -35,6 +35,7 @@ class Progress(AbstractContextManager["Progress"]):
         self._callback = callback
         self._bar_options = dict(bar_options)
         self._bar: tqdm | None = None
+        self._goals: Sequence[int] | None = None
         self._done: dict[int, int] = {}
         self._steps = 0
 
@@ -54,7 +55,9 @@ class Progress(AbstractContextManager["Progress"]):
     def writing(self, step: WritingStep) -> None:
         """After a step of the sampler."""
         state = step.state
-        if state.block == 0 and state.step == 0:
+        # All steps of one run have the same goals. The first is not always in the first block, which may be given.
+        if step.goals is not self._goals:
+            self._goals = step.goals
             self._open(step.stage, sum(step.goals), "token")
             self._done = dict.fromkeys(range(len(step.goals)), 0)
         for sample in state.samples:

@@ -6,8 +6,8 @@ codes, drawn from the picture range of the vocabulary under guidance. An interle
 Legend: N samples, H, W height and width of a grid of codes.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from unimodal.backbone import MaskedDiffusionTransformer
 from unimodal.diffusion.denoiser import CachedDenoiser, MakeDenoiser, PlainDenoiser
 from unimodal.diffusion.guidance import Guidance
 from unimodal.diffusion.prefixes import PrefixStore
-from unimodal.diffusion.sampler import SamplingOptions, SamplingResult, SamplingTask, StepState, stream
+from unimodal.diffusion.sampler import SampleState, SamplingOptions, SamplingResult, SamplingTask, StepState, stream
 from unimodal.diffusion.sprint import SprintDenoiser, SprintOptions
 from unimodal.results import Stats
 from unimodal.sequence import Branches, SequenceBuilder
@@ -37,14 +37,14 @@ class WritingStep:
         state: tokens, confidences and cost.
         sizes: (H, W) of the grid of each sample in a "picture" stage.
         goals: tokens that each sample has room for.
-        settled: for each sample of the state, how many of its first tokens no later step changes.
+        settled: how many of its first tokens no later step changes, for a sample of the state.
     """
 
     stage: str
     state: StepState
     sizes: Sequence[Grid] | None
     goals: Sequence[int]
-    settled: Mapping[int, int] = field(default_factory=dict)
+    settled: Callable[[SampleState], int]
 
 
 Watcher = Callable[[WritingStep], None]
@@ -153,8 +153,8 @@ class Writer:
             device=self.model.device,
             locate=self._locate,
         )
-        steps = _steps(states, stage, None, [length] * len(tasks), stats, _settling(tasks, options))
-        return (yield from steps).tokens
+        goals = [length] * len(tasks)
+        return (yield from _steps(states, stage, None, goals, stats, tasks, options)).tokens
 
     def pictures(
         self,
@@ -214,7 +214,7 @@ class Writer:
             locate=self._locate,
         )
         goals = [task.length if task.given is None else list(task.given).count(vocab.mask_id) for task in tasks]
-        result = yield from _steps(states, "picture", sizes, goals, stats, _settling(tasks, options))
+        result = yield from _steps(states, "picture", sizes, goals, stats, tasks, options)
         return [self.sequences.grid(tokens.cpu(), *size) for tokens, size in zip(result.tokens, sizes, strict=True)]
 
     def fill(
@@ -246,10 +246,7 @@ class Writer:
             joined=True,
         )
         goals = [list(task.given or []).count(vocab.mask_id) for task in tasks]
-        filled = self._watched(states, "text", None, goals, stats, watch).tokens
-        if stats is not None:
-            stats.tokens -= sum(task.length for task in tasks) - sum(goals)
-        return filled
+        return drained(_steps(states, "text", None, goals, stats, tasks, options), watch).tokens
 
     def thoughts(
         self,
@@ -291,35 +288,6 @@ class Writer:
             )
         return tokens
 
-    def _watched(
-        self,
-        states: Iterator[StepState],
-        stage: str,
-        sizes: Sequence[Grid] | None,
-        goals: Sequence[int],
-        stats: Stats | None,
-        watch: Watcher | None,
-    ) -> SamplingResult:
-        return drained(_steps(states, stage, sizes, goals, stats), watch)
-
-
-Settling = Callable[[StepState], Mapping[int, int]]
-
-
-def _settling(tasks: Sequence[SamplingTask], options: SamplingOptions) -> Settling:
-    """Counts what is final: all blocks before the one in work, or the whole of a sample that is done."""
-    size = options.block_length
-
-    def settled(state: StepState) -> Mapping[int, int]:
-        return {
-            sample.index: len(sample.tokens)
-            if sample.done
-            else max(state.block * size - len(tasks[sample.index].prompt) % size, 0)
-            for sample in state.samples
-        }
-
-    return settled
-
 
 def _steps(
     states: Iterator[StepState],
@@ -327,18 +295,27 @@ def _steps(
     sizes: Sequence[Grid] | None,
     goals: Sequence[int],
     stats: Stats | None,
-    settled: Settling = lambda state: {},
+    tasks: Sequence[SamplingTask],
+    options: SamplingOptions,
 ) -> Writing[SamplingResult]:
     result = SamplingResult()
     found: dict[int, Tensor] = {}
     for state in states:
-        found |= {sample.index: sample.tokens for sample in state.samples if sample.done}
+        found |= state.results
         result.forwards, result.computed, result.seconds = state.forwards, state.computed, state.seconds
-        yield WritingStep(stage=stage, state=state, sizes=sizes, goals=goals, settled=settled(state))
+        settled = partial(_settled, state.block * options.block_length, options.block_length, tasks)
+        yield WritingStep(stage=stage, state=state, sizes=sizes, goals=goals, settled=settled)
     result.tokens = [found[index] for index in sorted(found)]
     if stats is not None:
         stats.forwards += result.forwards
-        # Of a picture, codes that stood already are not counted.
-        stats.tokens += sum(goals) if sizes is not None else sum(len(tokens) for tokens in result.tokens)
+        # What stood already is not counted.
+        standing = sum(task.length - goal for task, goal in zip(tasks, goals, strict=True))
+        stats.tokens += sum(len(tokens) for tokens in result.tokens) - standing
         stats.add_seconds(stage, result.seconds)
     return result
+
+
+def _settled(finished: int, block_length: int, tasks: Sequence[SamplingTask], sample: SampleState) -> int:
+    """All tokens in the `finished` positions of whole blocks, in which the prompt ends, or of a sample that is done."""
+    before = len(tasks[sample.index].prompt) % block_length
+    return len(sample.tokens) if sample.done else max(finished - before, 0)

@@ -98,7 +98,8 @@ class Chat(Job):
     def _turns(self, messages: Sequence[Message], stats: Stats) -> list[Turn]:
         """The messages with their pictures as codes."""
         pictures = [part for message in messages for part in message.parts if isinstance(part, Image.Image)]
-        grids = iter([self._encode(picture, stats) for picture in self.sizes.for_understanding(pictures)])
+        fitted = self.sizes.for_understanding(pictures) if pictures else []
+        grids = iter([self._encode(picture, stats) for picture in fitted])
         return [
             Turn(
                 role=message.role,
@@ -148,7 +149,7 @@ class Chat(Job):
         """
         vocab = self.vocab
         [sample] = step.state.samples
-        tokens = sample.tokens[: step.settled[sample.index]].tolist()
+        tokens = sample.tokens[: step.settled(sample)].tolist()
         # The header of a picture is no text.
         known = tokens[: tokens.index(vocab.soi_id)] if vocab.soi_id in tokens else tokens
         return self.sequences.plain_text(known).rstrip("\ufffd").strip()

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import Any, Unpack
 
-from unimodal.arguments import Generators, read_generators, read_texts, repeated
+from unimodal.arguments import Generators, read_generators, read_negatives, read_texts, repeated
 from unimodal.diffusion.guidance import prompt_guidance
 from unimodal.jobs.job import Job
 from unimodal.jobs.options import Sampling, spelled_out
 from unimodal.progress import StepCallback
 from unimodal.results import GenerateOutput, Stats
+from unimodal.sequence import LEFT_OUT
 
 
 class Generate(Job):
@@ -17,6 +18,7 @@ class Generate(Job):
         self,
         prompt: str | Sequence[str],
         *,
+        negative_prompt: str | Sequence[str] | None = None,
         height: int | None = None,
         width: int | None = None,
         thinking: bool = False,
@@ -34,6 +36,8 @@ class Generate(Job):
         """Draws pictures from a prompt or a list of prompts.
 
         Args:
+            negative_prompt: guidance leads away from it; for all prompts, or one for each. It stands where guidance
+                leaves the prompt out; if it has more tokens than the prompt its branch loses the first of them.
             height, width: pixels of the picture, on the grid of the checkpoint.
             thinking: the model first writes what it will draw.
             guidance_scale: 1 is none.
@@ -53,24 +57,47 @@ class Generate(Job):
             gen_length=thinking_gen_length,
             temperature=sampling.get("temperature"),
         )
-        prompts = repeated(read_texts("prompt", prompt), num_images_per_prompt)
+        texts = read_texts("prompt", prompt)
+        negatives = read_negatives(
+            negative_prompt,
+            len(texts),
+            standard=LEFT_OUT,
+            guided=settings.guidance_scale != 1,
+            how="a guidance_scale other than 1",
+        )
+        prompts, negatives = repeated(texts, num_images_per_prompt), repeated(negatives, num_images_per_prompt)
         size = self.sizes.grid(settings.height, settings.width)
         generators = read_generators(generator, len(prompts))
         drawing = self._drawing(decoder, decoder_steps)
         stats, sequences, thoughts = Stats(), self.sequences, None
+        self._check_prompts(prompts, size, thinks.gen_length if thinking else None)
         with self._progress(callback_on_step_end) as progress:
             watching: dict[str, Any] = {"generators": generators, "stats": stats, "watch": progress.writing}
             if thinking:
                 thoughts = self.writer.thoughts(prompts, thinks.sampling(), thinks.gen_length, **watching)
                 branches = [
-                    sequences.generation_after_thinking(text, thought, *size)
-                    for text, thought in zip(prompts, thoughts, strict=True)
+                    sequences.generation_after_thinking(text, thought, *size, negative=negative)
+                    for text, thought, negative in zip(prompts, thoughts, negatives, strict=True)
                 ]
             else:
-                branches = [sequences.generation(text, *size) for text in prompts]
+                branches = [
+                    sequences.generation(text, *size, negative=negative)
+                    for text, negative in zip(prompts, negatives, strict=True)
+                ]
             guidance = prompt_guidance(settings.guidance_scale, settings.guidance_rescale)
             sizes = [size] * len(prompts)
             codes = self.writer.pictures(branches, sizes, settings.sampling(), guidance, **watching)
             images = self._draw(codes, drawing, generators, stats, progress)
-        texts = None if thoughts is None else [sequences.thought_text(thought) for thought in thoughts]
-        return GenerateOutput(images=images, codes=codes, thinking=texts, stats=stats)
+        thinking_texts = None if thoughts is None else [sequences.thought_text(thought) for thought in thoughts]
+        return GenerateOutput(images=images, codes=codes, thinking=thinking_texts, stats=stats)
+
+    def _check_prompts(self, prompts: Sequence[str], size: tuple[int, int], thinking_length: int | None) -> None:
+        """Refuses prompts that leave no room for the codes, and for thoughts before them if there are any."""
+        height, width = size
+        if thinking_length is None:
+            branches = [self.sequences.generation(text, height, width).prompt for text in prompts]
+            self._check_room(branches, height * width, "prompt, height, width")
+        else:
+            asked = [self.sequences.thinking(text) for text in prompts]
+            length = thinking_length + len(self.sequences.header(height, width)) + height * width
+            self._check_room(asked, length, "prompt, thinking_gen_length, height, width")
