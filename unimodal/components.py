@@ -124,6 +124,12 @@ class Components:
             return self._image_tokenizer.patch_size
         return read_patch_size(self._stored(IMAGE_TOKENIZER))
 
+    def release(self) -> None:
+        """Forgets the parts for pictures that can be read from `folder` again, to free their memory."""
+        for part, attribute in ((IMAGE_TOKENIZER, "_image_tokenizer"), ("vae", "_decoder")):
+            if self.folder is not None and (self.folder / part).is_dir():
+                setattr(self, attribute, None)
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the whole checkpoint in the published layout, and its settings into `generation_config.json`."""
         folder = Path(folder)
