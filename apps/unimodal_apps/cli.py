@@ -16,6 +16,7 @@ from unimodal_apps.commands.info import info
 from unimodal_apps.commands.interleave import interleave
 from unimodal_apps.commands.quickstart import quickstart
 from unimodal_apps.commands.reproduce import reproduce
+from unimodal_apps.commands.serve import serve
 from unimodal_apps.commands.train import train
 from unimodal_apps.commands.understand import understand
 from unimodal_apps.errors import OneLineErrors
@@ -53,6 +54,7 @@ for verb, command in {
     "edit": edit,
     "interleave": interleave,
     "reproduce": reproduce,
+    "serve": serve,
     "quickstart": quickstart,
     "demo": demo,
     "info": info,

@@ -1,0 +1,1 @@
+"""A server that speaks OpenAI's protocol: chat with pictures in and out, drawing, editing."""

@@ -1,0 +1,104 @@
+"""Chat as a task of the engine: a conversation, and what comes of it piece by piece or in one."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from PIL import Image
+
+from unimodal import Stats
+from unimodal.results import ChatEnd, ChatPicture, ChatText, FinishReason
+from unimodal_apps.server.tasks import Call, Task
+
+Ended = Literal["stop", "length"]
+
+# A picture without a valid size is an odd end, but one that the model chose.
+ENDINGS: Mapping[FinishReason, Ended] = {
+    "stop": "stop",
+    "length": "length",
+    "max_images": "length",
+    "broken_header": "stop",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Texts and pictures in order, why it ended, and how many tokens it has."""
+
+    segments: list[str | Image.Image]
+    ended: Ended
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chat(Task):
+    """A conversation that is answered by itself.
+
+    Args:
+        messages: as `Pipeline.chat` takes them.
+        modalities: what the answer may hold.
+    """
+
+    messages: Sequence[Mapping[str, Any]]
+    modalities: Sequence[str]
+
+    kind = "chat"
+
+    @property
+    def key(self) -> Hashable:
+        # The pipeline takes one conversation per call.
+        return self.kind, id(self)
+
+    @classmethod
+    def together(cls, call: Call, tasks: Sequence[Chat]) -> tuple[list[Any], Stats]:
+        [task] = tasks
+        [source] = call.generators(tasks)
+        events = call.pipe.stream_chat(
+            task.messages,
+            modalities=list(task.modalities),
+            generator=source,
+            callback_on_step_end=call.watch,
+            **task.options,
+        )
+        for event in events:
+            if isinstance(event, ChatText | ChatPicture):
+                call.emit(0, event)
+            elif isinstance(event, ChatEnd):
+                output = event.output
+                answer = Answer(
+                    segments=output.segments, ended=ENDINGS[output.finish_reason], tokens=output.stats.tokens
+                )
+                return [answer], output.stats
+        raise RuntimeError("the pipeline ended a conversation without an answer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask(Task):
+    """One question about pictures, which `understand` asks as `chat` does, and together with others."""
+
+    pictures: Sequence[Image.Image]
+    question: str
+
+    kind = "ask"
+    modalities = ("text",)
+
+    @classmethod
+    def together(cls, call: Call, tasks: Sequence[Ask]) -> tuple[list[Any], Stats]:
+        result = call.pipe.understand(
+            [list(task.pictures) for task in tasks],
+            [task.question for task in tasks],
+            generator=call.generators(tasks),
+            callback_on_step_end=call.watch,
+            **tasks[0].options,
+        )
+        eos = call.pipe.vocab.eos_id
+        return [
+            Answer(
+                segments=[text] if text else [],
+                ended="stop" if tokens[-1] == eos else "length",
+                tokens=len(tokens),
+            )
+            for text, tokens in zip(result.texts, result.tokens, strict=True)
+        ], result.stats

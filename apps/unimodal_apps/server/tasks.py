@@ -1,0 +1,142 @@
+"""What the engine runs: requests as tasks, and tasks of one kind and one set of options as one pipeline call."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from PIL import Image
+
+from unimodal import Pipeline, Stats
+from unimodal.arguments import read_generators
+from unimodal.progress import StepCallback
+from unimodal_apps.server.decoding import RequestDecoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A pipeline call.
+
+    Args:
+        decoder: that of the pipeline.
+        watch: called after every step; what it raises ends the call.
+        emit: hands a piece of an answer to whom waits for it: which task of the call it is for, and the piece.
+    """
+
+    pipe: Pipeline
+    decoder: RequestDecoder
+    watch: StepCallback
+    emit: Callable[[int, Any], None]
+
+    def generators(self, tasks: Sequence[Task]) -> list[torch.Generator]:
+        """Those of all samples of the call; the pixel decoder learns whose they are."""
+        sources = [task.generators() for task in tasks]
+        self.decoder.tell_apart(sources)
+        return [source for group in sources for source in group]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """One request.
+
+    Args:
+        seed: of its own generator, so that its answer does not depend on its neighbours.
+        options: arguments of the pipeline that all tasks of a call share.
+    """
+
+    seed: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    kind = ""
+
+    @property
+    def samples(self) -> int:
+        """How many samples it adds to a batch."""
+        return 1
+
+    @property
+    def key(self) -> Hashable:
+        """Tasks with the same key can share a call."""
+        return self.kind, tuple(sorted(self.options.items()))
+
+    @classmethod
+    @abstractmethod
+    def together(cls, call: Call, tasks: Sequence[Any]) -> tuple[list[Any], Stats]:
+        """The answers of tasks with the same key, in order, and what they cost."""
+
+    def generators(self) -> list[torch.Generator]:
+        """On the CPU, so that a seed means the same on every device; as the pipeline would seed its samples."""
+        return read_generators(torch.Generator().manual_seed(self.seed), self.samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """Drawn pictures in order, and what the model thought before each if it was asked to."""
+
+    images: list[Image.Image]
+    thinking: list[str] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generate(Task):
+    prompt: str
+    count: int = 1
+
+    kind = "generate"
+
+    @property
+    def samples(self) -> int:
+        return self.count
+
+    @classmethod
+    def together(cls, call: Call, tasks: Sequence[Generate]) -> tuple[list[Any], Stats]:
+        drawn = call.pipe.generate(
+            [task.prompt for task in tasks for _ in range(task.count)],
+            generator=call.generators(tasks),
+            callback_on_step_end=call.watch,
+            **tasks[0].options,
+        )
+        thoughts = drawn.thinking
+        return [
+            Pictures(images=drawn.images[part], thinking=None if thoughts is None else thoughts[part])
+            for part in _parts(tasks)
+        ], drawn.stats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit(Task):
+    pictures: Sequence[Image.Image]
+    instruction: str
+    count: int = 1
+
+    kind = "edit"
+
+    @property
+    def samples(self) -> int:
+        return self.count
+
+    @property
+    def key(self) -> Hashable:
+        # The pictures of a request are encoded once for all its results.
+        return *super().key, self.count  # type: ignore[misc]
+
+    @classmethod
+    def together(cls, call: Call, tasks: Sequence[Edit]) -> tuple[list[Any], Stats]:
+        edited = call.pipe.edit(
+            [task.pictures for task in tasks],
+            [task.instruction for task in tasks],
+            num_images_per_prompt=tasks[0].count,
+            generator=call.generators(tasks),
+            callback_on_step_end=call.watch,
+            **tasks[0].options,
+        )
+        return [Pictures(images=edited.images[part], thinking=None) for part in _parts(tasks)], edited.stats
+
+
+def _parts(tasks: Sequence[Task]) -> list[slice]:
+    """Where the samples of each task are among those of all."""
+    ends = [sum(task.samples for task in tasks[: place + 1]) for place in range(len(tasks))]
+    return [slice(end - task.samples, end) for task, end in zip(tasks, ends, strict=True)]

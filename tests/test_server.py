@@ -1,0 +1,242 @@
+"""The server over a real socket, mostly through the official client, against what the pipeline does in Python."""
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import torch
+from PIL import Image
+
+import unimodal
+from unimodal.pipeline import Pipeline
+from unimodal.settings import Settings
+from unimodal_apps.server.options import ServerOptions
+from unimodal_apps.server.run import running
+
+GOLDEN = Path(__file__).parent / "golden" / "uni_a"
+QUICK: dict[str, Any] = {"num_inference_steps": 2, "decoder_steps": 2}
+OPTIONS = ServerOptions(model="golden", max_drawn_pixels=100_000)
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Pipeline:
+    pipe = unimodal.load(GOLDEN, device="cpu")
+    pipe.set_progress_bar_config(disable=True)
+    values = Settings.preset("tiny").model_dump()
+    values["understand"] |= {"gen_length": 24, "num_inference_steps": 4}
+    values["thinking"] |= {"gen_length": 8, "num_inference_steps": 2}
+    values["interleave"] |= {"gen_length": 16, "num_inference_steps": 4, "image_num_inference_steps": 2}
+    values["interleave"] |= {"max_image_tokens": 80, "max_images": 1}
+    pipe.settings = Settings.model_validate(values)
+    return pipe
+
+
+@pytest.fixture(scope="module")
+def url(pipe: Pipeline) -> Iterator[str]:
+    with running(pipe, OPTIONS) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=120) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def picture() -> Image.Image:
+    return Image.linear_gradient("L").convert("RGB")
+
+
+def seeded(number: int) -> torch.Generator:
+    return torch.Generator().manual_seed(number)
+
+
+def png(image: Image.Image) -> bytes:
+    target = io.BytesIO()
+    image.save(target, format="PNG")
+    return target.getvalue()
+
+
+def data_url(image: Image.Image) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png(image)).decode()}"
+
+
+def opened(content: str | bytes) -> Image.Image:
+    if isinstance(content, str):
+        content = base64.b64decode(content.split("base64,")[-1])
+    return Image.open(io.BytesIO(content)).convert("RGB")
+
+
+def asking(image: Image.Image, text: str = "what is this?") -> list[Any]:
+    parts = [{"type": "image_url", "image_url": {"url": data_url(image)}}, {"type": "text", "text": text}]
+    return [{"role": "user", "content": parts}]
+
+
+def test_the_server_says_how_it_is(url: str, client: openai.OpenAI) -> None:
+    health = httpx.get(f"{url}/health").json()
+    assert health["status"] == "ok" and health["model"] == "golden"
+    assert [model.id for model in client.models.list()] == ["golden"]
+
+
+def test_drawing_gives_the_pixels_of_the_pipeline(client: openai.OpenAI, pipe: Pipeline) -> None:
+    result = client.images.generate(
+        model="golden", prompt="a red circle", n=2, size="256x256", extra_body={"seed": 5, **QUICK}
+    )
+    expected = pipe.generate("a red circle", num_images_per_prompt=2, generator=seeded(5), **QUICK)
+    assert result.data is not None and len(result.data) == 2
+    for given, image in zip(result.data, expected.images, strict=True):
+        assert given.b64_json is not None
+        assert opened(given.b64_json).tobytes() == image.tobytes()
+    assert result.size == "256x256"
+
+
+def test_a_seed_that_was_drawn_is_told(client: openai.OpenAI) -> None:
+    first = client.images.generate(prompt="a cat", extra_body={"temperature": 1.0, **QUICK})
+    seed = first.model_dump()["seed"]
+    again = client.images.generate(prompt="a cat", extra_body={"temperature": 1.0, "seed": seed, **QUICK})
+    assert first.data and again.data and first.data[0].b64_json == again.data[0].b64_json
+
+
+def test_pictures_come_as_addresses_in_other_formats_and_after_thoughts(client: openai.OpenAI) -> None:
+    result = client.images.generate(
+        prompt="a cat",
+        size="256x320",  # type: ignore[arg-type]
+        response_format="url",
+        output_format="webp",
+        extra_body={"thinking": True, **QUICK},
+    )
+    assert result.data is not None and result.data[0].url is not None
+    answer = httpx.get(result.data[0].url)
+    assert answer.headers["content-type"] == "image/webp"
+    assert opened(answer.content).size == (256, 320)
+    assert result.data[0].revised_prompt is not None
+    assert httpx.get(result.data[0].url + "x").status_code == 404
+
+
+def test_edits_take_one_picture_or_several(client: openai.OpenAI, pipe: Pipeline, picture: Image.Image) -> None:
+    other = picture.rotate(90)
+    for images in ([picture], [picture, other]):
+        files = [png(image) for image in images]
+        result = client.images.edit(
+            image=files[0] if len(files) == 1 else files, prompt="make it green", extra_body={"seed": 2, **QUICK}
+        )
+        expected = pipe.edit(images, "make it green", generator=seeded(2), **QUICK)
+        assert result.data is not None and result.data[0].b64_json is not None
+        assert opened(result.data[0].b64_json).tobytes() == expected.images[0].tobytes()
+
+
+def test_questions_about_pictures_are_answered(client: openai.OpenAI, pipe: Pipeline, picture: Image.Image) -> None:
+    answer = client.chat.completions.create(model="golden", messages=asking(picture), max_tokens=12)
+    expected = pipe.understand(picture, "what is this?", gen_length=12)
+    assert answer.choices[0].message.content == expected.text
+    assert answer.choices[0].finish_reason in ("stop", "length")
+    assert answer.usage is not None and answer.usage.completion_tokens == len(expected.tokens[0])
+
+
+def test_conversations_go_on(client: openai.OpenAI, pipe: Pipeline, picture: Image.Image) -> None:
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        *asking(picture),
+        {"role": "assistant", "content": "a cat"},
+        {"role": "user", "content": "where is it?"},
+    ]
+    answer = client.chat.completions.create(model="golden", messages=turns)
+    parts = [{"type": "image", "image": picture}, {"type": "text", "text": "what is this?"}]
+    expected = pipe.chat([turns[0], {"role": "user", "content": parts}, *turns[2:]])
+    assert answer.choices[0].message.content == expected.text
+
+
+def test_answers_hold_text_and_pictures_in_order(client: openai.OpenAI, pipe: Pipeline) -> None:
+    messages: list[Any] = [{"role": "user", "content": "tell a story"}]
+    options = {"modalities": ["text", "image"], **QUICK}
+    answer = client.chat.completions.create(model="golden", messages=messages, seed=4, extra_body=options)
+    expected = pipe.chat(messages, generator=seeded(4), **options)
+    content: Any = answer.choices[0].message.content
+    assert [part["type"] for part in content] == [
+        "text" if isinstance(segment, str) else "image_url" for segment in expected.segments
+    ]
+    for part, segment in zip(content, expected.segments, strict=True):
+        if isinstance(segment, str):
+            assert part["text"] == segment
+        else:
+            assert opened(part["image_url"]["url"]).tobytes() == segment.tobytes()
+
+
+@pytest.mark.parametrize("modalities", [["text"], ["text", "image"]])
+def test_a_stream_is_the_answer_in_pieces(client: openai.OpenAI, picture: Image.Image, modalities: list[str]) -> None:
+    request: dict[str, Any] = {"model": "golden", "messages": asking(picture), "seed": 7}
+    extra = {"modalities": modalities, "block_length": 8, "temperature": 1.0}
+    whole: Any = client.chat.completions.create(**request, extra_body=extra)
+    stream = client.chat.completions.create(
+        **request, stream=True, stream_options={"include_usage": True}, extra_body=extra
+    )
+    text, pictures, chunks = "", [], list(stream)
+    for chunk in chunks[:-1]:
+        content: Any = chunk.choices[0].delta.content
+        if isinstance(content, list):
+            pictures += [part["image_url"]["url"] for part in content]
+        else:
+            text += content or ""
+    expected = whole.choices[0].message.content
+    parts = [{"type": "text", "text": expected}] if isinstance(expected, str) else expected
+    assert text == "".join(part["text"] for part in parts if part["type"] == "text")
+    assert pictures == [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+    assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
+    assert chunks[-1].usage == whole.usage and not chunks[-1].choices
+
+
+BAD: list[tuple[str, dict[str, Any], str]] = [
+    ("/v1/images/generations", {}, "prompt"),
+    ("/v1/images/generations", {"prompt": ""}, "prompt"),
+    ("/v1/images/generations", {"prompt": "a", "size": "100x100"}, "size"),
+    ("/v1/images/generations", {"prompt": "a", "n": 9}, "n"),
+    ("/v1/images/generations", {"prompt": "a", "n": "2"}, "n"),
+    ("/v1/images/generations", {"prompt": "a", "style": "vivid"}, "style"),
+    ("/v1/images/generations", {"prompt": "a", "num_inference_steps": 10**6}, "num_inference_steps"),
+    ("/v1/images/generations", {"prompt": "a" * 40_000}, "prompt"),
+    ("/v1/chat/completions", {"messages": []}, "messages"),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": ""}]}, "messages[0].content"),
+    ("/v1/chat/completions", {"messages": [{"role": "robot", "content": "hello"}]}, "messages.0.role"),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}], "n": 2}, "n"),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 10**9}, "max_tokens"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "param"), BAD)
+def test_what_cannot_be_used_is_named(url: str, path: str, body: dict[str, Any], param: str) -> None:
+    answer = httpx.post(url + path, json=body)
+    error = answer.json()["error"]
+    assert answer.status_code == 400
+    assert error["param"] == param and error["type"] == "invalid_request_error" and error["message"]
+
+
+def test_other_models_paths_and_methods_do_not_exist(url: str, client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="there is no model 'gpt-4o'"):
+        client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "hi"}])
+    assert httpx.get(f"{url}/v1/nothing").json()["error"]["type"] == "invalid_request_error"
+    assert httpx.get(f"{url}/v1/chat/completions").status_code == 405
+    assert httpx.post(f"{url}/v1/chat/completions", content="{").status_code == 400
+
+
+def test_the_document_describes_this_server(url: str) -> None:
+    document = httpx.get(f"{url}/openapi.json").json()
+    generation = document["components"]["schemas"]["GenerationRequest"]["properties"]
+    assert "256x256" in generation["size"]["enum"] and "1024x1024" not in generation["size"]["enum"]
+    assert generation["n"]["maximum"] == OPTIONS.max_images
+    assert not [path for path, operations in document["paths"].items() if "422" in json.dumps(list(operations))]
+
+
+def test_numbers_are_counted(url: str, client: openai.OpenAI) -> None:
+    client.images.generate(prompt="a cat", extra_body=QUICK)
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    assert float(values['unimodal_forwards_total{task="generate"}']) > 0
+    assert float(values['unimodal_requests_total{method="POST",path="/v1/images/generations",status="200"}']) > 0
+    assert float(values["unimodal_running_requests"]) == 0
