@@ -16,6 +16,7 @@ import unimodal
 from unimodal.checkpoint import read_config
 from unimodal.pipeline import Pipeline
 from unimodal.vocab import ABSENT, UnifiedVocab
+from unimodal.writer import Writer
 from unimodal_tokenizers.text import TextTokenizer
 
 GOLDEN = Path(__file__).parent / "golden" / "text_a"
@@ -121,3 +122,35 @@ def test_what_is_saved_loads_and_fills_the_same(pipe, tmp_path):
     loaded.set_progress_bar_config(disable=True)
     assert loaded.vocab == pipe.vocab
     assert loaded.infill("one <gap:3>", **QUICK).text == pipe.infill("one <gap:3>", **QUICK).text
+
+
+def test_texts_are_judged(pipe):
+    asked = pipe.likelihood("who?", answer="me", samples=4, generator=torch.Generator().manual_seed(0))
+    assert asked.tokens == 3
+    assert asked.log_likelihood < 0
+    with pytest.raises(ValueError, match=r"image_tokenizer: .* a text-only checkpoint"):
+        pipe.likelihood("who?", image=Image.new("RGB", (64, 64)))
+
+
+def test_a_question_is_put_as_the_template_of_the_tokenizer_says(pipe, monkeypatch):
+    prompts = []
+    fill = Writer.fill
+
+    def watched(own, tasks, *arguments, **named):
+        prompts.append(list(tasks[0].prompt))
+        return fill(own, tasks, *arguments, **named)
+
+    monkeypatch.setattr(Writer, "fill", watched)
+    pipe.infill("<gap:2>", prompt="who?", **QUICK)
+    text = pipe.text_tokenizer.decode(prompts[0], skip_special_tokens=False)
+    assert text == (
+        "<role>SYSTEM</role>detailed thinking off<|role_end|><role>HUMAN</role>who?<|role_end|><role>ASSISTANT</role>"
+    )
+
+
+def test_chat_answers(pipe):
+    messages = [{"role": "user", "content": "who?"}]
+    answer = pipe.chat(messages, gen_length=8, **QUICK)
+    assert isinstance(answer.text, str)
+    with pytest.raises(ValueError, match=r"(image_tokenizer|vae): .* a text-only checkpoint"):
+        pipe.chat(messages, modalities=("text", "image"))

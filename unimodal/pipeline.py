@@ -10,10 +10,11 @@ from unimodal.jobs.edit import Edit
 from unimodal.jobs.generate import Generate
 from unimodal.jobs.infill import Infill
 from unimodal.jobs.interleave import Interleave
+from unimodal.jobs.likelihood import Likelihood
 from unimodal.jobs.understand import Understand
 
 
-class Pipeline(Understand, Generate, Edit, Interleave, Chat, Infill):
+class Pipeline(Understand, Generate, Edit, Interleave, Chat, Infill, Likelihood):
     """One checkpoint, loaded, and what it can do; its parts are those of `Components`."""
 
 

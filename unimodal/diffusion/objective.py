@@ -144,18 +144,39 @@ def lay_out(
             fillers = document.fillers[columns]
             left = np.where(random.random(len(columns)) < t, noise.mask_id, random.integers(*noise.codes, len(columns)))
             tokens[fillers] = left[fillers]
-            # A block sees the clean blocks before it: a header that it still hides announces no grid yet.
-            blocks = zip(noisy_blocks, np.split(tokens, len(noisy_blocks)), strict=True)
-            found = [
-                locate(np.concatenate([document.tokens[: b * block_length], own]))[-block_length:] for b, own in blocks
-            ]
-            streams.add(tokens, columns, ancestors, np.concatenate(found), noisy=True)
+            add_copy(streams, document.tokens, tokens, columns, block_length, ancestors, locate)
             # 3. weigh: 1/t per token (the ELBO of a linear schedule), 1/sqrt(masked tokens) per copy
             beta = 1 / np.sqrt(counted.sum())
             streams.labels[-1] = np.where(counted, document.tokens[columns], UNSUPERVISED)
             streams.weights[-1] = (beta / np.maximum(t, noise.mask_ratios[0])).astype(np.float32)
             total += float(beta)
     return streams, total
+
+
+def add_copy(
+    streams: Streams,
+    clean: np.ndarray,
+    noisy: np.ndarray,
+    columns: np.ndarray,
+    block_length: int,
+    ancestors: tuple[int, ...],
+    locate: Locate | None = None,
+) -> int:
+    """Appends a noisy copy of whole blocks of a document; returns the number of its stream.
+
+    Args:
+        clean: the document's tokens [L].
+        noisy: those of the copy [M].
+        columns: their places in the document, int [M].
+        ancestors: the streams whose earlier blocks the copy sees.
+    """
+    locate = locate or _nowhere
+    # A block sees the clean blocks before it: a header that it still hides announces no grid yet.
+    found = [
+        locate(np.concatenate([clean[: own[0]], tokens]))[-block_length:]
+        for own, tokens in zip(columns.reshape(-1, block_length), noisy.reshape(-1, block_length), strict=True)
+    ]
+    return streams.add(noisy, columns, ancestors, np.concatenate(found), noisy=True)
 
 
 def _nowhere(tokens: np.ndarray) -> np.ndarray:

@@ -98,14 +98,7 @@ class Infill(Job):
             return [[]]
         texts = read_texts("prompt", prompt)
         groups = [[] for _ in texts] if images is None else read_groups(images, prompt, texts)
-        return [
-            self.sequences.understanding(
-                [self._encode(picture, stats) for picture in self.sizes.for_understanding(group)] if group else [],
-                text,
-                self.settings.understand.prompt_style,
-            )
-            for group, text in zip(groups, texts, strict=True)
-        ]
+        return [self._question(text, group, stats) for group, text in zip(groups, texts, strict=True)]
 
     def _task(
         self, prompt: Sequence[int], sequence: GappedSequence, block_length: int, generator: torch.Generator

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -11,12 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from unimodal.components import Components
-from unimodal.diffusion.prefixes import PrefixStore
-from unimodal.picture_cache import PictureCache
 from unimodal.picture_input import PictureSizes
 from unimodal.progress import Progress, StepCallback
 from unimodal.results import Stats
-from unimodal.sequence import SequenceBuilder
+from unimodal.sequence import SequenceBuilder, Turn
 from unimodal.settings import DecoderSettings
 from unimodal.writer import Writer
 from unimodal_tokenizers.images import to_images, to_pixels
@@ -33,17 +30,7 @@ class Job(Components):
 
     @property
     def writer(self) -> Writer:
-        return Writer(self.backbone, self.sequences, prefixes=self.prefixes)
-
-    @cached_property
-    def prefixes(self) -> PrefixStore:
-        """What calls leave for later ones that begin alike."""
-        return PrefixStore()
-
-    @cached_property
-    def encoded_pictures(self) -> PictureCache:
-        """The codes of the pictures that were shown last."""
-        return PictureCache()
+        return Writer(self.backbone, self.sequences)
 
     @property
     def sizes(self) -> PictureSizes:
@@ -75,16 +62,23 @@ class Job(Components):
                 "have room in the context of this model; shorten one of them"
             )
 
+    def _question(self, prompt: str, images: Sequence[Image.Image], stats: Stats) -> list[int]:
+        """The tokens up to where an answer begins: as `understand` asks about pictures, and as `chat` asks in a
+        conversation of text alone.
+        """
+        if not images:
+            plain = self.sequences.plain_conversation(None, [Turn(role="user", parts=[prompt])])
+            if plain is not None:
+                return plain
+        grids = [self._encode(picture, stats) for picture in self.sizes.for_understanding(images)] if images else []
+        return self.sequences.understanding(grids, prompt, self.settings.understand.prompt_style)
+
     def _encode(self, picture: Image.Image, stats: Stats) -> Tensor:
         """Codes [H, W] of a picture of the right size."""
         started = time.perf_counter()
         tokenizer = self.image_tokenizer
         weight = tokenizer.codebook
-
-        def encode(picture: Image.Image) -> Tensor:
-            return tokenizer.encode(to_pixels([picture]).to(weight.device, weight.dtype))[0].cpu()
-
-        codes = self.encoded_pictures.codes(picture, tokenizer, encode)
+        codes = tokenizer.encode(to_pixels([picture]).to(weight.device, weight.dtype))[0].cpu()
         stats.add_seconds("encode", time.perf_counter() - started)
         return codes
 
