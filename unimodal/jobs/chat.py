@@ -149,7 +149,7 @@ class Chat(Job):
         """
         vocab = self.vocab
         [sample] = step.state.samples
-        tokens = sample.tokens[: step.settled[sample.index]].tolist()
+        tokens = sample.tokens[: step.settled(sample)].tolist()
         # The header of a picture is no text.
         known = tokens[: tokens.index(vocab.soi_id)] if vocab.soi_id in tokens else tokens
         return self.sequences.plain_text(known).rstrip("\ufffd").strip()

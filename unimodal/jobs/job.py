@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -10,6 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from unimodal.components import Components
+from unimodal.diffusion.prefixes import PrefixStore
+from unimodal.picture_cache import PictureCache
 from unimodal.picture_input import PictureSizes
 from unimodal.progress import Progress, StepCallback
 from unimodal.results import Stats
@@ -30,7 +33,17 @@ class Job(Components):
 
     @property
     def writer(self) -> Writer:
-        return Writer(self.backbone, self.sequences)
+        return Writer(self.backbone, self.sequences, prefixes=self.prefixes)
+
+    @cached_property
+    def prefixes(self) -> PrefixStore:
+        """What calls leave for later ones that begin alike."""
+        return PrefixStore()
+
+    @cached_property
+    def encoded_pictures(self) -> PictureCache:
+        """The codes of the pictures that were shown last."""
+        return PictureCache()
 
     @property
     def sizes(self) -> PictureSizes:
@@ -78,7 +91,11 @@ class Job(Components):
         started = time.perf_counter()
         tokenizer = self.image_tokenizer
         weight = tokenizer.codebook
-        codes = tokenizer.encode(to_pixels([picture]).to(weight.device, weight.dtype))[0].cpu()
+
+        def encode(picture: Image.Image) -> Tensor:
+            return tokenizer.encode(to_pixels([picture]).to(weight.device, weight.dtype))[0].cpu()
+
+        codes = self.encoded_pictures.codes(picture, tokenizer, encode)
         stats.add_seconds("encode", time.perf_counter() - started)
         return codes
 
