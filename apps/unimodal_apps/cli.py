@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import unimodal
+from unimodal_apps.commands.bench import bench
 from unimodal_apps.commands.demo import demo
 from unimodal_apps.commands.edit import edit
 from unimodal_apps.commands.evaluate import evaluate
@@ -60,6 +61,7 @@ for verb, command in {
     "info": info,
     "train": train,
     "eval": evaluate,
+    "bench": bench,
 }.items():
     app.command(verb)(command)
 
