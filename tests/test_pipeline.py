@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,105 @@ def test_a_story_ends_at_its_limits(pipe):
     for broken in ([*words, pipe.vocab.boi_id], [*sequences.header(8, 8)[1:]]):
         assert story(pipe, broken)[2] == "broken_header"
     assert story(pipe, [*words, *sequences.header(200, 200)])[1:] == (["once"], "broken_header")
+
+
+def test_a_story_enforces_its_budgets(pipe):
+    sequences, words = pipe.sequences, pipe.sequences.text("once")
+    assert story(pipe, [*words, *sequences.header(8, 10)], max_image_tokens=79)[1:] == (["once"], "broken_header")
+    assert story(pipe, [*words, *sequences.header(8, 10)], max_images=0)[1:] == (["once"], "max_images")
+    writer, _, reason = story(pipe, [*words, *sequences.header(8, 8)], words, gen_length=7)
+    assert (writer.lengths, reason) == ([7, 7], "length")
+
+
+def test_a_story_ends_where_the_context_is_full(pipe, monkeypatch):
+    sequences = pipe.sequences
+    once = sequences.text("once upon a time")
+    prompt = sequences.interleaving("tell a story")
+    picture = len(sequences.header(8, 8)) + 64 + 1
+    needed = len(prompt) + len(once) + picture
+    for room, drawn, lengths in ((needed, 1, [16]), (needed + 5, 1, [16, 5]), (needed - 1, 0, [16])):
+        monkeypatch.setattr(pipe.backbone, "config", replace(pipe.backbone.config, max_position_embeddings=room))
+        writer, parts, reason = story(pipe, [*once, *sequences.header(8, 8)], sequences.text("so"))
+        assert (len(parts) - (len(lengths) > 1), writer.lengths, reason) == (1 + drawn, lengths, "length")
+
+
+def test_a_story_goes_on_from_the_pictures_it_is_given(pipe, picture, monkeypatch):
+    sequences = pipe.sequences
+    writer = Scripted(pipe, sequences.header(8, 8), [pipe.vocab.eos_id])
+    monkeypatch.setattr(Pipeline, "writer", property(lambda self: writer))
+    result = pipe.interleave("go on", [picture, picture.rotate(90)], decoder_steps=2)
+    grids = [pipe._encode(small, Stats()) for small in pipe.sizes.for_understanding([picture, picture.rotate(90)])]
+    assert writer.prompts[0] == sequences.interleaving("go on", grids)
+    assert len(result.images) == 1
+    left_out = sequences.interleaving("<uncondition>", grids)
+    assert writer.branches[0].others[0] == [*left_out, *sequences.header(8, 8)]
+
+
+@pytest.mark.parametrize("job", ["understand", "generate", "thinking", "edit", "interleave", "chat", "story"])
+def test_what_has_no_room_in_the_context_is_refused(pipe, picture, monkeypatch, job):
+    calls = {
+        "understand": (lambda: pipe.understand(picture, "what is this?"), "images, question, gen_length"),
+        "generate": (lambda: pipe.generate("a cat"), "prompt, height, width"),
+        "thinking": (lambda: pipe.generate("a cat", thinking=True), "prompt, thinking_gen_length, height, width"),
+        "edit": (lambda: pipe.edit(picture, "make it red"), "images, instruction, height, width"),
+        "interleave": (lambda: pipe.interleave("tell", picture), "prompt, images"),
+        "chat": (lambda: pipe.chat([{"role": "user", "content": "hello"}]), "messages, gen_length"),
+        "story": (
+            lambda: pipe.chat([{"role": "user", "content": "hello"}], modalities=["text", "image"]),
+            "messages: the prompt",
+        ),
+    }
+    call, named = calls[job]
+    monkeypatch.setattr(pipe.backbone, "config", replace(pipe.backbone.config, max_position_embeddings=20))
+    with pytest.raises(ValueError, match=f"^{named}.* together at most 20 have room"):
+        call()
+
+
+def test_a_call_that_just_fits_is_made(pipe, picture, monkeypatch):
+    [codes] = [pipe._encode(small, Stats()) for small in pipe.sizes.for_understanding([picture])]
+    needed = len(pipe.sequences.understanding([codes], "what?")) + 4
+    monkeypatch.setattr(pipe.backbone, "config", replace(pipe.backbone.config, max_position_embeddings=needed))
+    assert len(pipe.understand(picture, "what?", gen_length=4).tokens[0]) <= 4
+    with pytest.raises(ValueError, match="gen_length"):
+        pipe.understand(picture, "what?", gen_length=5)
+
+
+def test_presets_and_policies_are_options_of_all_jobs(pipe, picture):
+    committed: list[int] = []
+
+    def count(owner: Pipeline, step: int, timestep: int, values: dict[str, Any]) -> None:
+        if values["stage"] == "picture":
+            committed.extend(len(sample.committed) for sample in values["state"].samples)
+
+    pipe.generate("a cat", preset="best", decoder_steps=2, callback_on_step_end=count)
+    assert max(committed) == 1 and sum(committed) == 64
+    assert pipe.generate("a cat", preset="best", num_inference_steps=2, decoder_steps=2).stats.forwards <= 2 * 4
+    assert pipe.generate("a cat", policy="cosine", span="answer", **QUICK).stats.forwards == 2
+    assert pipe.understand(picture, "what?", preset="fast", gen_length=4).stats.forwards <= 4
+    calls = (
+        lambda **options: pipe.understand(picture, "what?", **options),
+        lambda **options: pipe.generate("a cat", **options),
+        lambda **options: pipe.edit(picture, "make it red", **options),
+        lambda **options: pipe.interleave("tell", **options),
+        lambda **options: pipe.chat([{"role": "user", "content": "hello"}], **options),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match="preset: got 'quick'"):
+            call(preset="quick")
+        with pytest.raises(ValueError, match="policy: got 'none'"):
+            call(policy="none")
+        with pytest.raises(ValueError, match=r"editing_threshold: got 0.5, policy 'quota' has no such option"):
+            call(editing_threshold=0.5)
+        with pytest.raises(ValueError, match="sprint: got True"):
+            call(sprint=True)
+
+
+def test_sprint_that_keeps_everything_changes_nothing(pipe, picture):
+    everything = unimodal.SprintOptions(image_keep_ratio=1.0)
+    little = unimodal.SprintOptions(text_keep_ratio=0.1, image_keep_ratio=0.1)
+    plain = pipe.edit(picture, "make it green", **QUICK)
+    assert pipe.edit(picture, "make it green", sprint=everything, **QUICK).codes[0].equal(plain.codes[0])
+    assert not pipe.edit(picture, "make it green", sprint=little, **QUICK).codes[0].equal(plain.codes[0])
 
 
 def test_steps_are_reported(pipe):

@@ -16,6 +16,7 @@ PUBLIC = {
     "InterleaveOutput",
     "LikelihoodOutput",
     "Pipeline",
+    "SprintOptions",
     "Stats",
     "UnderstandOutput",
     "__version__",
@@ -23,7 +24,7 @@ PUBLIC = {
     "json_template",
     "load",
 }
-SAMPLING = ("block_length", "threshold", "temperature", "top_k", "top_p")
+SAMPLING = ("preset", "policy", "block_length", "threshold", "temperature", "top_k", "top_p")
 JOBS = {
     "chat": ("messages", "modalities", "gen_length", "num_inference_steps", *SAMPLING, "max_images", "decoder_steps"),
     "understand": ("images", "question", "gen_length", "num_inference_steps", *SAMPLING, "eos_early_stop"),

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unimodal.diffusion.sprint import SprintOptions
     from unimodal.infill import Gap, exactly_words, json_template
     from unimodal.pipeline import Pipeline, load
     from unimodal.results import (
@@ -28,6 +29,7 @@ _HOMES = {
     "InterleaveOutput": "results",
     "LikelihoodOutput": "results",
     "Pipeline": "pipeline",
+    "SprintOptions": "diffusion.sprint",
     "Stats": "results",
     "UnderstandOutput": "results",
     "exactly_words": "infill",
@@ -44,6 +46,7 @@ __all__ = [
     "InterleaveOutput",
     "LikelihoodOutput",
     "Pipeline",
+    "SprintOptions",
     "Stats",
     "UnderstandOutput",
     "__version__",

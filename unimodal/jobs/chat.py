@@ -1,5 +1,6 @@
 """Conversations: several turns, with pictures in any of them and, if asked for, in the answers."""
 
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
@@ -9,8 +10,9 @@ from torch import Tensor
 
 from unimodal.answers import Answer, InterleavedAnswer, TextAnswer
 from unimodal.arguments import read_generators
+from unimodal.diffusion.sprint import SprintOptions
 from unimodal.jobs.job import Job
-from unimodal.jobs.options import InterleavedSampling, spelled_out
+from unimodal.jobs.options import InterleavedSampling, TextSampling, spelled_out
 from unimodal.messages import Message, read_messages
 from unimodal.progress import StepCallback
 from unimodal.results import ChatEnd, ChatEvent, ChatOutput, ChatPicture, ChatStep, ChatText, Stats
@@ -29,6 +31,7 @@ class ChatOptions(InterleavedSampling, total=False):
     Args:
         modalities: ("text",), which is what None means, or ("text", "image"): what the answer may hold.
         decoder: `turbo` or `normal`, with `decoder_steps`.
+        sprint: steps read only a part of what came before.
         generator: draws the tokens and the noise of the pictures.
         callback_on_step_end: see `unimodal.progress.Progress`.
     """
@@ -36,6 +39,7 @@ class ChatOptions(InterleavedSampling, total=False):
     modalities: Sequence[str] | None
     decoder: str | None
     decoder_steps: int | None
+    sprint: SprintOptions | None
     generator: torch.Generator | None
     callback_on_step_end: StepCallback | None
 
@@ -70,7 +74,7 @@ class Chat(Job):
         system, read = read_messages(messages)
         draws = _read_modalities(options.pop("modalities", None))
         decoder, decoder_steps = options.pop("decoder", None), options.pop("decoder_steps", None)
-        callback = options.pop("callback_on_step_end", None)
+        callback, writer = options.pop("callback_on_step_end", None), self._writer(options.pop("sprint", None))
         [source] = read_generators(options.pop("generator", None), 1)
         stats = Stats()
         if draws:
@@ -78,11 +82,10 @@ class Chat(Job):
             drawing = self._drawing(decoder, decoder_steps)
             opening = self.sequences.conversation(_system(INTERLEAVE, system), self._turns(read, stats))
             self._check_room([opening.prompt], 1, "messages")
-            answer = InterleavedAnswer(self.writer, opening, settings, generator=source, stats=stats)
+            answer = InterleavedAnswer(writer, opening, settings, generator=source, stats=stats)
             return self._events(answer, drawing, source, stats, callback)
-        given = {**options, "decoder": decoder, "decoder_steps": decoder_steps}
-        for name, value in given.items():
-            if value is not None and (name not in type(self.settings.understand).model_fields):
+        for name, value in {**options, "decoder": decoder, "decoder_steps": decoder_steps}.items():
+            if value is not None and name not in typing.get_type_hints(TextSampling):
                 raise ValueError(f"{name}: got {value!r}, it needs 'image' in modalities")
         settings = self.settings.understand.but(**options)
         turns = self._turns(read, stats)
@@ -92,7 +95,7 @@ class Chat(Job):
         if prompt is None:
             prompt = self.sequences.conversation(_system(UNDERSTAND, system), turns).prompt
         self._check_room([prompt], settings.gen_length, "messages, gen_length")
-        answer = TextAnswer(self.writer, prompt, settings, generator=source, stats=stats)
+        answer = TextAnswer(writer, prompt, settings, generator=source, stats=stats)
         return self._events(answer, None, source, stats, callback)
 
     def _turns(self, messages: Sequence[Message], stats: Stats) -> list[Turn]:

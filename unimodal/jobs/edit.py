@@ -13,6 +13,7 @@ from unimodal.arguments import (
     repeated,
 )
 from unimodal.diffusion.guidance import edit_guidance
+from unimodal.diffusion.sprint import SprintOptions
 from unimodal.jobs.job import Job
 from unimodal.jobs.options import Sampling, spelled_out
 from unimodal.masked_edit import read_masks
@@ -40,6 +41,7 @@ class Edit(Job):
         num_images_per_prompt: int = 1,
         decoder: str | None = None,
         decoder_steps: int | None = None,
+        sprint: SprintOptions | None = None,
         generator: Generators = None,
         callback_on_step_end: StepCallback | None = None,
         **sampling: Unpack[Sampling],
@@ -58,6 +60,7 @@ class Edit(Job):
             height, width: pixels of the result; None is the size of the first picture, fitted to the model.
             text_guidance_scale, image_guidance_scale: how much the instruction and the picture weigh; both 0 is no
                 guidance.
+            sprint: steps read only a part of what came before.
             sampling: see `Sampling`; `num_inference_steps` per block of codes.
 
         Raises:
@@ -104,7 +107,7 @@ class Edit(Job):
             self._check_room([branch.prompt], rows * columns, "images, instruction, height, width")
         kept = [None if mask is None else mask.given(group[0]) for group, mask in zip(grids, masks, strict=True)]
         with self._progress(callback_on_step_end) as progress:
-            codes = self.writer.pictures(
+            codes = self._writer(sprint).pictures(
                 branches,
                 sizes,
                 settings.sampling(),

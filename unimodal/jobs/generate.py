@@ -5,6 +5,7 @@ from typing import Any, Unpack
 
 from unimodal.arguments import Generators, read_generators, read_negatives, read_texts, repeated
 from unimodal.diffusion.guidance import prompt_guidance
+from unimodal.diffusion.sprint import SprintOptions
 from unimodal.jobs.job import Job
 from unimodal.jobs.options import Sampling, spelled_out
 from unimodal.progress import StepCallback
@@ -29,6 +30,7 @@ class Generate(Job):
         thinking_gen_length: int | None = None,
         decoder: str | None = None,
         decoder_steps: int | None = None,
+        sprint: SprintOptions | None = None,
         generator: Generators = None,
         callback_on_step_end: StepCallback | None = None,
         **sampling: Unpack[Sampling],
@@ -43,7 +45,9 @@ class Generate(Job):
             guidance_scale: 1 is none.
             decoder: `turbo` or `normal`, with `decoder_steps`.
             generator: one per picture, or one from which each picture's own is seeded.
-            sampling: see `Sampling`; `num_inference_steps` per block of codes.
+            sprint: steps read only a part of what came before.
+            sampling: see `Sampling`; `num_inference_steps` per block of codes. Thinking takes the preset and the
+                temperature.
 
         Raises:
             ValueError: an argument that cannot be used; the message names it.
@@ -53,6 +57,7 @@ class Generate(Job):
         )
         thinks = self.settings.thinking.but(
             "thinking_",
+            preset=sampling.get("preset"),
             num_inference_steps=thinking_num_inference_steps,
             gen_length=thinking_gen_length,
             temperature=sampling.get("temperature"),
@@ -69,12 +74,12 @@ class Generate(Job):
         size = self.sizes.grid(settings.height, settings.width)
         generators = read_generators(generator, len(prompts))
         drawing = self._drawing(decoder, decoder_steps)
-        stats, sequences, thoughts = Stats(), self.sequences, None
+        stats, sequences, writer, thoughts = Stats(), self.sequences, self._writer(sprint), None
         self._check_prompts(prompts, size, thinks.gen_length if thinking else None)
         with self._progress(callback_on_step_end) as progress:
             watching: dict[str, Any] = {"generators": generators, "stats": stats, "watch": progress.writing}
             if thinking:
-                thoughts = self.writer.thoughts(prompts, thinks.sampling(), thinks.gen_length, **watching)
+                thoughts = writer.thoughts(prompts, thinks.sampling(), thinks.gen_length, **watching)
                 branches = [
                     sequences.generation_after_thinking(text, thought, *size, negative=negative)
                     for text, thought, negative in zip(prompts, thoughts, negatives, strict=True)
@@ -86,7 +91,7 @@ class Generate(Job):
                 ]
             guidance = prompt_guidance(settings.guidance_scale, settings.guidance_rescale)
             sizes = [size] * len(prompts)
-            codes = self.writer.pictures(branches, sizes, settings.sampling(), guidance, **watching)
+            codes = writer.pictures(branches, sizes, settings.sampling(), guidance, **watching)
             images = self._draw(codes, drawing, generators, stats, progress)
         thinking_texts = None if thoughts is None else [sequences.thought_text(thought) for thought in thoughts]
         return GenerateOutput(images=images, codes=codes, thinking=thinking_texts, stats=stats)

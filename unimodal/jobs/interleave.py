@@ -8,6 +8,7 @@ from torch import Tensor
 
 from unimodal.answers import InterleavedAnswer
 from unimodal.arguments import Pictures, read_generators, read_texts
+from unimodal.diffusion.sprint import SprintOptions
 from unimodal.jobs.job import Job
 from unimodal.jobs.options import InterleavedSampling, spelled_out
 from unimodal.picture_input import read_pictures
@@ -26,6 +27,7 @@ class Interleave(Job):
         *,
         decoder: str | None = None,
         decoder_steps: int | None = None,
+        sprint: SprintOptions | None = None,
         generator: torch.Generator | None = None,
         callback_on_step_end: StepCallback | None = None,
         **sampling: Unpack[InterleavedSampling],
@@ -34,6 +36,7 @@ class Interleave(Job):
 
         Args:
             images: pictures that the prompt speaks of, and that the answer goes on from.
+            sprint: steps read only a part of what came before.
             sampling: see `InterleavedSampling`.
 
         Raises:
@@ -50,7 +53,7 @@ class Interleave(Job):
         grids = [self._encode(picture, stats) for picture in self.sizes.for_understanding(references)]
         opening = self.sequences.conversation(INTERLEAVE, [Turn(role="user", parts=[*grids, texts[0]])])
         self._check_room([opening.prompt], 1, "prompt, images")
-        answer = InterleavedAnswer(self.writer, opening, settings, generator=source, stats=stats)
+        answer = InterleavedAnswer(self._writer(sprint), opening, settings, generator=source, stats=stats)
         segments: list[str | Image.Image] = []
         drawn: list[Tensor] = []
         with self._progress(callback_on_step_end) as progress:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unimodal.components import Components
 from unimodal.diffusion.prefixes import PrefixStore
+from unimodal.diffusion.sprint import SprintOptions
 from unimodal.picture_cache import PictureCache
 from unimodal.picture_input import PictureSizes
 from unimodal.progress import Progress, StepCallback
@@ -34,6 +35,13 @@ class Job(Components):
     @property
     def writer(self) -> Writer:
         return Writer(self.backbone, self.sequences, prefixes=self.prefixes)
+
+    def _writer(self, sprint: SprintOptions | None) -> Writer:
+        if sprint is None:
+            return self.writer
+        if not isinstance(sprint, SprintOptions):
+            raise ValueError(f"sprint: got {sprint!r}, it must be SprintOptions or None")
+        return Writer(self.backbone, self.sequences, prefixes=self.prefixes, sprint=sprint)
 
     @cached_property
     def prefixes(self) -> PrefixStore:

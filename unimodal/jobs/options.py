@@ -15,22 +15,36 @@ Result = TypeVar("Result")
 
 
 class Sampling(TypedDict, total=False):
-    """How blocks are filled; ranges as in `unimodal.diffusion.sampler.SamplingOptions`.
+    """How blocks are filled; ranges as in `unimodal.diffusion.options.SamplingOptions`.
 
     Args:
+        preset: `fast`, `balanced` or `best`; the other options count more.
+        policy: which positions a step fills, one of `unimodal.diffusion.policies`.
         num_inference_steps: steps per block.
         block_length: positions that are filled together.
+        span: what a block is: `block`, `answer` or `sequence`.
         threshold: a token that is more probable than this is committed at once; 0 to 1.
         temperature: 0 takes the most probable token, above it tokens are drawn.
         top_k, top_p: limits of what is drawn from.
+        minimal_topk, remasking, reveal_length, choice_temperature, editing_threshold, max_post_steps: options of
+            policies; one that the policy does not have is refused.
     """
 
+    preset: str | None
+    policy: str | None
     num_inference_steps: int | None
     block_length: int | None
+    span: str | None
     threshold: float | None
     temperature: float | None
     top_k: int | None
     top_p: float | None
+    minimal_topk: int | None
+    remasking: str | None
+    reveal_length: int | None
+    choice_temperature: float | None
+    editing_threshold: float | None
+    max_post_steps: int | None
 
 
 class TextSampling(Sampling, total=False):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Unpack
 
 from unimodal.arguments import Generators, Pictures, read_generators, read_groups, read_texts
+from unimodal.diffusion.sprint import SprintOptions
 from unimodal.jobs.job import Job
 from unimodal.jobs.options import TextSampling, spelled_out
 from unimodal.progress import StepCallback
@@ -18,6 +19,7 @@ class Understand(Job):
         question: str | Sequence[str],
         *,
         prompt_style: str | None = None,
+        sprint: SprintOptions | None = None,
         generator: Generators = None,
         callback_on_step_end: StepCallback | None = None,
         **sampling: Unpack[TextSampling],
@@ -27,6 +29,7 @@ class Understand(Job):
         Args:
             images: PIL images or paths; with a list of questions one entry, a picture or several, for each.
             prompt_style: `chat`, or `bare` as the first published script had it.
+            sprint: steps read only a part of what came before.
             sampling: see `TextSampling`.
 
         Raises:
@@ -44,7 +47,7 @@ class Understand(Job):
         ]
         self._check_room(prompts, settings.gen_length, "images, question, gen_length")
         with self._progress(callback_on_step_end) as progress:
-            tokens = self.writer.text(
+            tokens = self._writer(sprint).text(
                 prompts,
                 settings.sampling(),
                 settings.gen_length,
