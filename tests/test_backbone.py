@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from unimodal.backbone import BackboneConfig, MaskedDiffusionTransformer, PrefixCache, block_causal_mask, hub_keys
-from unimodal.backbone.attention import RMSNorm, additive_mask, attend
+from unimodal.backbone.attention import RMSNorm, _attend_with_folded_heads, additive_mask, attend
 from unimodal.backbone.moe import Router, grouped_matmul
 from unimodal.backbone.rotary import rotary_table, rotate
 
@@ -214,6 +214,35 @@ def test_training_attention_equals_the_fused_kernel(generator: torch.Generator) 
         strict=True,
     ):
         close(ours, theirs, 1e-5)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_folded_heads_equal_the_fused_kernel(generator: torch.Generator, masked: bool) -> None:
+    query, key, value = (torch.randn(2, heads, 8, 4, generator=generator) for heads in (6, 2, 2))
+    key, value = (torch.cat([x, x.flip(2)], dim=2) for x in (key, value))
+    visible = torch.arange(16) % 3 != torch.arange(8)[:, None] % 3
+    mask = additive_mask(visible.expand(2, 1, 8, 16), torch.float32) if masked else None
+    fused = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
+    close(_attend_with_folded_heads(query, key, value, mask), fused, 1e-6)
+
+
+@torch.no_grad()
+def test_short_and_long_queries_in_bfloat16_agree_with_float32(generator: torch.Generator) -> None:
+    query = torch.randn(1, 6, 300, 16, generator=generator)
+    key, value = (torch.randn(1, 2, 300, 16, generator=generator) for _ in range(2))
+    exact = attend(query, key, value, None)
+    for length in (32, 300):
+        half = attend(*(x.to(torch.bfloat16) for x in (query[:, :, :length], key, value)), None)
+        assert (half - exact[:, :, :length]).norm() / exact[:, :, :length].norm() < 0.01
+
+
+def test_queries_and_keys_are_normalised_each_with_its_own_weight(generator: torch.Generator) -> None:
+    attention = build().layers[0].attention
+    for norm in (attention.query_norm, attention.key_norm):
+        norm.weight.data.uniform_(0.5, 2.0, generator=generator)
+    heads = torch.randn(2, 5, 8, 12, generator=generator)
+    expected = torch.cat([attention.query_norm(heads[:, :, :6]), attention.key_norm(heads[:, :, 6:])], dim=2)
+    assert torch.equal(attention._normalised(heads), expected)
 
 
 @torch.no_grad()

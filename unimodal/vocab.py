@@ -166,13 +166,19 @@ class UnifiedVocab:
 
     def sides(self, tokens: Tensor) -> Tensor:
         """The grid side that each token announces, 0 where it announces none; int64 of the same shape."""
-        table = torch.zeros(self.vocab_size, dtype=torch.long)
-        table[list(self._sides)] = torch.tensor(list(self._sides.values()), dtype=torch.long)
-        return table.to(tokens.device)[tokens]
+        if tokens.device not in self._side_tables:
+            table = torch.zeros(self.vocab_size, dtype=torch.long)
+            table[list(self._sides)] = torch.tensor(list(self._sides.values()), dtype=torch.long)
+            self._side_tables[tokens.device] = table.to(tokens.device)
+        return self._side_tables[tokens.device][tokens]
 
     @cached_property
     def _sides(self) -> dict[int, int]:
         return {id_: side for side, id_ in self.size_ids.items()}
+
+    @cached_property
+    def _side_tables(self) -> dict[torch.device, Tensor]:
+        return {}
 
 
 def _check_range(name: str, values: Tensor, first: int, last: int) -> None:

@@ -4,9 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unimodal.backbone.cache import PrefixCache
+from unimodal.backbone.cache import Cache
 from unimodal.backbone.config import BackboneConfig
 from unimodal.backbone.rotary import rotate
+
+# Queries up to which scores of all keys are held at once.
+SHORT = 256
 
 
 def block_causal_mask(
@@ -77,20 +80,34 @@ class Attention(nn.Module):
             self.query_norm, self.key_norm = nn.Identity(), nn.Identity()
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: PrefixCache | None = None
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        cache: Cache | None = None,
     ) -> Tensor:
         """x [B, L, H]; mask additive [B or 1, 1, L, cached + L] or None = everything visible; returns [B, L, H]."""
         batch, length, _ = x.shape
         slots = self.query_key_value(x).view(batch, length, -1, self.head_dim)
-        query, key, value = slots.split([self.num_heads, self.num_key_value_heads, self.num_key_value_heads], dim=2)
-        query = rotate(self.query_norm(query), *rotary).transpose(1, 2)
-        key = rotate(self.key_norm(key), *rotary).transpose(1, 2)
+        turned, value = slots.split([self.num_heads + self.num_key_value_heads, self.num_key_value_heads], dim=2)
+        turned = rotate(self._normalised(turned), *rotary).transpose(1, 2)
+        query, key = turned.split([self.num_heads, self.num_key_value_heads], dim=1)
         value = value.transpose(1, 2)
         if cache is not None:
             key, value = cache.extend(self.layer, key, value)
         mask = mask if mask is None else mask.to(query.dtype)
         mixed = attend(query, key, value, mask, self.dropout if self.training else 0.0)
         return self.output(mixed.transpose(1, 2).reshape(batch, length, -1))
+
+    def _normalised(self, heads: Tensor) -> Tensor:
+        """Queries and keys [B, L, heads + kv_heads, head_dim] in one pass, each with the weight of its norm."""
+        if isinstance(self.query_norm, nn.Identity):
+            return heads
+        weights = [
+            self.query_norm.weight.expand(self.num_heads, -1),
+            self.key_norm.weight.expand(self.num_key_value_heads, -1),
+        ]
+        return F.rms_norm(heads, heads.shape[-1:], eps=self.query_norm.epsilon) * torch.cat(weights).to(heads.dtype)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0) -> Tensor:
@@ -104,18 +121,34 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropo
     Returns:
         [B, heads, L, head_dim].
     """
-    if query.requires_grad and query.device.type == "cpu" and not dropout:
+    length, device = query.shape[2], query.device.type
+    trains = query.requires_grad and not dropout
+    if device == "cpu" and (trains or (query.dtype == torch.bfloat16 and length <= SHORT and not dropout)):
         return _attend_in_two_products(query, key, value, mask)
-    grouped = query.shape[1] != key.shape[1]
-    if grouped and mask is not None and query.device.type == "cuda":
-        # No fused kernel there takes both a mask and shared key heads.
+    if device == "cuda" and mask is not None and query.shape[1] != key.shape[1]:
+        # No fused kernel there takes both a mask and shared key heads: copy what is smaller.
+        if length <= 2 * key.shape[1] * key.shape[3]:
+            return _attend_with_folded_heads(query, key, value, mask, dropout)
         key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
-        grouped = False
+    grouped = query.shape[1] != key.shape[1]
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, enable_gqa=grouped)
 
 
+def _attend_with_folded_heads(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0
+) -> Tensor:
+    """The query heads of one key head as one head with as many more queries: keys and values are read once."""
+    batch, heads, length, width = query.shape
+    stacked = query.reshape(batch, key.shape[1], -1, width)
+    repeated = mask if mask is None else mask.repeat(1, 1, heads // key.shape[1], 1)
+    mixed = F.scaled_dot_product_attention(stacked, key, value, attn_mask=repeated, dropout_p=dropout)
+    return mixed.reshape(batch, heads, length, width)
+
+
 def _attend_in_two_products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """Training on CPU: the gradient of the fused kernel takes about twice as long as that of these two products."""
+    """For the CPU: the gradient of the fused kernel takes about twice as long as that of these two products, and so
+    does its forward in bfloat16.
+    """
     batch, heads, length, width = query.shape
     # Autocast would take the shares to float32 and back, which costs more than the products; their sums are float32.
     with torch.autocast(query.device.type, enabled=False):

@@ -40,10 +40,19 @@ class PrefixCache:
 
     def pair(self, layer: int) -> Tensor:
         """Keys and values [2, B, kv_heads, length, head_dim], a view."""
+        return self.buffer(layer)[:, :, :, : self.length]
+
+    def buffer(self, layer: int) -> Tensor:
+        """All that is reserved, [2, B, kv_heads, capacity, head_dim]."""
         buffer = self._buffers[layer]
         if buffer is None:
             raise ValueError(f"layer: nothing has been written to layer {layer} of this cache")
-        return buffer[:, :, :, : self.length]
+        return buffer
+
+    @property
+    def capacity(self) -> int:
+        """Positions that are reserved in every layer; 0 before the first write."""
+        return min((0 if buffer is None else buffer.shape[3]) for buffer in self._buffers)
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Writes keys and values [B, kv_heads, L, head_dim] behind the prefix of one layer.
@@ -61,8 +70,7 @@ class PrefixCache:
 
     def append(self, count: int) -> None:
         """Makes the last `count` positions written by `extend` in every layer part of the prefix."""
-        shortest = min((0 if buffer is None else buffer.shape[3]) for buffer in self._buffers)
-        if self.length + count > shortest:
+        if self.length + count > self.capacity:
             raise ValueError(f"count: {count} positions were not written behind the {self.length} kept ones")
         self.length += count
 
@@ -135,3 +143,37 @@ class PrefixCache:
             grown[:, :, :, : self.length] = buffer[:, :, :, : self.length]
         self._buffers[layer] = grown
         return grown
+
+
+class CacheWindow:
+    """A `PrefixCache` that a step reads at a fixed width, and writes at places that are a tensor.
+
+    So the shapes and addresses of a step stay the same while the prefix grows, as a recorded CUDA graph needs them. The
+    mask hides what lies beyond the prefix and the step.
+
+    Raises:
+        ValueError: `width` is more than the cache has reserved.
+    """
+
+    def __init__(self, cache: PrefixCache, width: int, places: Tensor) -> None:
+        """`width` positions are read; those of the step are written at `places`, int64 [L]."""
+        if width > cache.capacity:
+            raise ValueError(f"width: got {width}, the cache has reserved {cache.capacity} positions")
+        self.length = width - len(places)
+        self._width = width
+        self._places = places
+        self._buffers = [cache.buffer(layer) for layer in range(cache.num_layers)]
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """As `PrefixCache.extend`, [B, kv_heads, width, head_dim]."""
+        buffer = self._buffers[layer]
+        buffer[0].index_copy_(2, self._places, keys.detach())
+        buffer[1].index_copy_(2, self._places, values.detach())
+        return buffer[0, :, :, : self._width], buffer[1, :, :, : self._width]
+
+    def append(self, count: int) -> None:
+        """Refused: what a step of fixed width writes is not kept."""
+        raise ValueError("update_cache: got True, a window does not become longer")
+
+
+Cache = PrefixCache | CacheWindow

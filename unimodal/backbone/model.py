@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from unimodal.backbone.attention import Attention, RMSNorm, additive_mask
-from unimodal.backbone.cache import PrefixCache
+from unimodal.backbone.cache import Cache, PrefixCache
 from unimodal.backbone.config import BackboneConfig
 from unimodal.backbone.moe import EXPERT_PATHS, Experts, GatedFeedForward, MixtureOfExperts, Router
 from unimodal.backbone.rotary import rotary_table
@@ -63,7 +63,7 @@ class MaskedDiffusionTransformer(PreTrainedModel):
         tokens: Tensor,
         position_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        cache: PrefixCache | None = None,
+        cache: Cache | None = None,
         update_cache: bool = False,
         logits_for: Positions | None = None,
         return_hidden: bool = False,
@@ -76,7 +76,7 @@ class MaskedDiffusionTransformer(PreTrainedModel):
             position_ids: int [B or 1, L]; None counts on from the cached length. Where the configuration has a
                 `grid_rotary_dim`, [B or 1, L, 3]: with row and column of picture codes (`SequenceBuilder.coordinates`).
             attention_mask: bool [B or 1, 1, L, cached + L], True = visible; None = everything visible.
-            cache: keys and values of the prefix; they are read, and written only with `update_cache`.
+            cache: keys and values of the prefix; they are read, and kept only with `update_cache`.
             update_cache: makes the keys and values of this pass part of the prefix.
             logits_for: positions that get logits: a slice or int [L'], int [B, L'] for each row its own, or a pair
                 (rows [N], positions [N]) as `nonzero(as_tuple=True)` gives, for logits [N, V']. None = all.
@@ -95,7 +95,7 @@ class MaskedDiffusionTransformer(PreTrainedModel):
         tokens: Tensor,
         position_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        cache: PrefixCache | None = None,
+        cache: Cache | None = None,
         update_cache: bool = False,
     ) -> Tensor:
         """The output of the final norm [B, L, H], ready for `head`. Arguments as in `forward`."""
@@ -122,7 +122,7 @@ class MaskedDiffusionTransformer(PreTrainedModel):
         tokens: Tensor,
         position_ids: Tensor | None,
         attention_mask: Tensor | None,
-        cache: PrefixCache | None,
+        cache: Cache | None,
         update_cache: bool,
         return_hidden: bool,
     ) -> tuple[Tensor, tuple[Tensor, ...] | None, Tensor | None]:
@@ -187,7 +187,11 @@ class Layer(GradientCheckpointingLayer):
             self.feed_forward = MixtureOfExperts(config)
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: PrefixCache | None = None
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        cache: Cache | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """x [B, L, H] -> [B, L, H] and the tokens per expert [E] (None in a dense layer)."""
         x = x + self.attention(self.attention_norm(x), rotary, mask, cache)

@@ -76,9 +76,7 @@ class CachedDenoiser:
 
     _wants_confidence = False
 
-    def __init__(
-        self, model: Any, vocab_range: tuple[int, int] | None = None, *, prefixes: PrefixStore | None = None
-    ):
+    def __init__(self, model: Any, vocab_range: tuple[int, int] | None = None, *, prefixes: PrefixStore | None = None):
         self.forwards = 0
         self.computed = 0
         self._model = model
@@ -87,6 +85,7 @@ class CachedDenoiser:
         self._identity = b""
         self._names: list[Names] | None = None  # of the blocks that `prefixes` has been given
         self._cache: PrefixCache | None = None
+        self._mask: tuple[tuple[int, ...], Tensor | None] = (), None
 
     def logits(self, canvas: Canvas, block: int) -> Tensor:
         cache = self._cache or self._begin(canvas)
@@ -103,6 +102,7 @@ class CachedDenoiser:
         return logits
 
     def keep(self, rows: Tensor) -> None:
+        self._mask = (), None
         if self._cache is not None and self._cache.length:
             self._cache = self._cache.select(rows)
         if self._names is not None:
@@ -119,13 +119,20 @@ class CachedDenoiser:
         output = self._model(
             canvas.tokens[:, start:stop],
             position_ids=canvas.positions(start, stop),
-            attention_mask=canvas.visible(start, stop),
+            attention_mask=self._visible(canvas, start, stop),
             cache=cache,
             update_cache=update,
             logits_for=wanted,
             vocab_range=self._vocab_range,
         )
         return output.logits, None
+
+    def _visible(self, canvas: Canvas, start: int, stop: int) -> Tensor | None:
+        """As `Canvas.visible`, made once for all steps of a block."""
+        place = id(canvas), start, stop, len(canvas.tokens)
+        if self._mask[0] != place:
+            self._mask = place, canvas.visible(start, stop)
+        return self._mask[1]
 
     def _begin(self, canvas: Canvas) -> PrefixCache:
         """A cache for this canvas, filled with the prompts' whole blocks if that is cheaper than one pass over all."""
