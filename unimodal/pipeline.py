@@ -11,10 +11,11 @@ from unimodal.jobs.generate import Generate
 from unimodal.jobs.infill import Infill
 from unimodal.jobs.interleave import Interleave
 from unimodal.jobs.likelihood import Likelihood
+from unimodal.jobs.published import Published
 from unimodal.jobs.understand import Understand
 
 
-class Pipeline(Understand, Generate, Edit, Interleave, Chat, Infill, Likelihood):
+class Pipeline(Understand, Published, Generate, Edit, Interleave, Chat, Infill, Likelihood):
     """One checkpoint, loaded, and what it can do; its parts are those of `Components`."""
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, Unpack
 
+from torch import Tensor
+
 from unimodal.arguments import Generators, read_generators, read_negatives, read_texts, repeated
 from unimodal.diffusion.guidance import prompt_guidance
 from unimodal.diffusion.sprint import SprintOptions
@@ -11,6 +13,8 @@ from unimodal.jobs.options import Sampling, spelled_out
 from unimodal.progress import StepCallback
 from unimodal.results import GenerateOutput, Stats
 from unimodal.sequence import LEFT_OUT
+from unimodal.settings import GenerateSettings, ThinkingSettings
+from unimodal.writer import Writer
 
 
 class Generate(Job):
@@ -74,27 +78,50 @@ class Generate(Job):
         size = self.sizes.grid(settings.height, settings.width)
         generators = read_generators(generator, len(prompts))
         drawing = self._drawing(decoder, decoder_steps)
-        stats, sequences, writer, thoughts = Stats(), self.sequences, self._writer(sprint), None
-        self._check_prompts(prompts, size, thinks.gen_length if thinking else None)
+        stats = Stats()
         with self._progress(callback_on_step_end) as progress:
-            watching: dict[str, Any] = {"generators": generators, "stats": stats, "watch": progress.writing}
-            if thinking:
-                thoughts = writer.thoughts(prompts, thinks.sampling(), thinks.gen_length, **watching)
-                branches = [
-                    sequences.generation_after_thinking(text, thought, *size, negative=negative)
-                    for text, thought, negative in zip(prompts, thoughts, negatives, strict=True)
-                ]
-            else:
-                branches = [
-                    sequences.generation(text, *size, negative=negative)
-                    for text, negative in zip(prompts, negatives, strict=True)
-                ]
-            guidance = prompt_guidance(settings.guidance_scale, settings.guidance_rescale)
-            sizes = [size] * len(prompts)
-            codes = writer.pictures(branches, sizes, settings.sampling(), guidance, **watching)
+            codes, thoughts = self._picture_codes(
+                prompts,
+                negatives,
+                size,
+                settings,
+                thinks if thinking else None,
+                self._writer(sprint),
+                generators=generators,
+                stats=stats,
+                watch=progress.writing,
+            )
             images = self._draw(codes, drawing, generators, stats, progress)
-        thinking_texts = None if thoughts is None else [sequences.thought_text(thought) for thought in thoughts]
-        return GenerateOutput(images=images, codes=codes, thinking=thinking_texts, stats=stats)
+        return GenerateOutput(images=images, codes=codes, thinking=thoughts, stats=stats)
+
+    def _picture_codes(
+        self,
+        prompts: Sequence[str],
+        negatives: Sequence[str],
+        size: tuple[int, int],
+        settings: GenerateSettings,
+        thinks: ThinkingSettings | None,
+        writer: Writer,
+        **watching: Any,
+    ) -> tuple[list[Tensor], list[str] | None]:
+        """The codes [H, W] of one picture per prompt, and the thoughts before each if the model is to think."""
+        sequences, thoughts = self.sequences, None
+        self._check_prompts(prompts, size, None if thinks is None else thinks.gen_length)
+        if thinks is None:
+            branches = [
+                sequences.generation(text, *size, negative=negative)
+                for text, negative in zip(prompts, negatives, strict=True)
+            ]
+        else:
+            written = writer.thoughts(prompts, thinks.sampling(), thinks.gen_length, **watching)
+            thoughts = [sequences.thought_text(thought) for thought in written]
+            branches = [
+                sequences.generation_after_thinking(text, thought, *size, negative=negative)
+                for text, thought, negative in zip(prompts, written, negatives, strict=True)
+            ]
+        guidance = prompt_guidance(settings.guidance_scale, settings.guidance_rescale)
+        codes = writer.pictures(branches, [size] * len(prompts), settings.sampling(), guidance, **watching)
+        return codes, thoughts
 
     def _check_prompts(self, prompts: Sequence[str], size: tuple[int, int], thinking_length: int | None) -> None:
         """Refuses prompts that leave no room for the codes, and for thoughts before them if there are any."""
