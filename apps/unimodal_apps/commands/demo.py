@@ -1,5 +1,6 @@
 """`unimodal demo`: the studio, a page in the browser."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,6 +21,10 @@ def demo(
     low_memory: Annotated[
         bool, typer.Option("--low-memory", help="Forget what draws and reads pictures after every run.")
     ] = False,
+    screenshots: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Use every tab in a browser, leave pictures of them there, and end."),
+    ] = None,
 ) -> None:
     """Open the studio: every job in the browser, its diffusion step by step.
 
@@ -27,10 +32,15 @@ def demo(
     """
     from unimodal_apps.studio.page import launch
     from unimodal_apps.studio.studio import Studio
+    from unimodal_apps.studio.visitor import take_screenshots
 
     studio = Studio(open_pipeline(model, device, dtype), model, low_memory=low_memory)
     try:
         page, address = launch(studio, host=host, port=port, share=share, quiet=True)
+        if screenshots is not None:
+            for path in take_screenshots(address, screenshots):
+                typer.echo(str(path))
+            return
         typer.echo(f"{address}  (end with Ctrl-C)")
         page.block_thread()
     finally:

@@ -31,7 +31,7 @@ class TextPanel:
         title: what is going on, as in "Thinking".
         ids: int64 [n], -1 where nothing is decided.
         confidence: float32 [n], the probability each token was accepted with; NaN where none is known.
-        fresh: bool [n], decided by this step.
+        fresh: bool [n], decided or replaced by this step.
     """
 
     title: str
@@ -122,6 +122,7 @@ class Recorder:
         self._started = time.perf_counter()
         self._panels: list[Panel] = []
         self._active: tuple[int, ...] = ()
+        self._plan: Any = None
         self._forwards_before = self._forwards = self._decided = self._number = 0
 
     def __call__(self, pipe: Any, step: int, timestep: int, values: dict[str, Any]) -> None:
@@ -149,20 +150,23 @@ class Recorder:
 
     def _write(self, stage: str, state: Any, grids: Any) -> None:
         self._settle()
-        if state.block == 0 and state.step == 0:
+        # All states of one stream have the same plan.
+        if state.plan is not self._plan:
+            self._plan = state.plan
             self._begin(stage, state, grids)
         self._forwards = state.forwards
         for place, sample in enumerate(state.samples):
             index = self._active[0] + sample.index
             panel = self._panels[index]
-            committed, confidence = _array(sample.committed), _array(sample.confidence)
-            self._decided += len(committed)
+            self._decided += len(sample.committed)
+            places = np.concatenate([_array(sample.committed), _array(sample.replaced)])
+            confidence = np.concatenate([_array(sample.confidence), _array(sample.replaced_confidence)])
             if isinstance(panel, PicturePanel):
                 codes = _array(grids[place])
                 flat = panel.confidence.reshape(-1).copy()
-                flat[committed] = confidence
+                flat[places] = confidence
                 fresh = np.zeros(codes.size, dtype=bool)
-                fresh[committed] = True
+                fresh[places] = True
                 self._panels[index] = replace(
                     panel, codes=codes, confidence=flat.reshape(codes.shape), fresh=fresh.reshape(codes.shape)
                 )
@@ -171,9 +175,9 @@ class Recorder:
                 length = max(len(panel.ids), len(ids))
                 known = np.full(length, np.nan, dtype=np.float32)
                 known[: len(panel.confidence)] = panel.confidence
-                known[committed] = confidence
+                known[places] = confidence
                 fresh = np.zeros(length, dtype=bool)
-                fresh[committed] = True
+                fresh[places] = True
                 # A text that is done is cut to its result.
                 self._panels[index] = replace(panel, ids=ids, confidence=known[: len(ids)], fresh=fresh[: len(ids)])
 

@@ -7,7 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from PIL import Image, ImageChops
+
 from unimodal.picture_input import DRAWN_SCALE
+from unimodal_apps.fingerprints import picture_sha256
 from unimodal_apps.requests import Source
 from unimodal_apps.session import pick_seed
 
@@ -36,6 +39,26 @@ def read_uploads(gallery: Sequence[Any] | None, what: str = "picture") -> tuple[
         # Where an upload lies for a while says nothing to anybody.
         sources.append(replace(source, path=None))
     return tuple(sources)
+
+
+def read_canvas(value: Any) -> tuple[tuple[Source, ...], Source | None]:
+    """The picture of an editor, none or one, and what was painted over it as a mask, white where it may change.
+
+    Raises:
+        ValueError: the picture cannot be read.
+    """
+    if not value or value.get("background") is None:
+        return (), None
+    picture = read_uploads([value["background"]])
+    painted = None
+    for layer in value.get("layers") or ():
+        with Image.open(layer) as strokes:
+            opaque = strokes.convert("RGBA").getchannel("A").point(lambda level: 255 * (level > 0))
+        painted = opaque if painted is None else ImageChops.lighter(painted, opaque)
+    if painted is None or painted.getbbox() is None:
+        return picture, None
+    mask = painted.resize(picture[0].load().size, Image.Resampling.NEAREST)
+    return picture, Source(None, picture_sha256(mask), mask)
 
 
 def needed(text: str | None, what: str) -> str:

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -10,11 +10,16 @@ from PIL import Image
 
 from unimodal_apps.studio.drawing import draw_codes
 from unimodal_apps.studio.frames import UNDECIDED, Frame, PicturePanel, TextPanel, stage_title
-from unimodal_apps.studio.words import Words
+from unimodal_apps.studio.words import END, Words
 
 CONFIDENCE_STEPS = (0.5, 0.7, 0.85, 0.95)
 """Borders between the five colours of confidence."""
 _MASKS_SHOWN = 48
+_LEGEND = (
+    '<div class="uni-legend"><i class="m"></i>masked<span class="uni-scale">unsure'
+    + "".join(f'<i class="c{level}"></i>' for level in range(len(CONFIDENCE_STEPS) + 1))
+    + "sure</span></div>"
+)
 
 
 def confidence_level(probability: float) -> int | None:
@@ -32,7 +37,7 @@ def render_frame(frame: Frame, words: Words, colors: np.ndarray | None) -> str:
     panels = []
     for panel in frame.panels:
         if isinstance(panel, TextPanel):
-            panels.append(_text(panel, words))
+            panels.append(_text(panel, words, alone=len(frame.panels) == 1))
         else:
             assert colors is not None
             panels.append(_picture(panel, colors, small=count > 1))
@@ -42,7 +47,8 @@ def render_frame(frame: Frame, words: Words, colors: np.ndarray | None) -> str:
         f'<div class="uni-status"><strong>{escape(stage_title(frame.stage))}</strong><span>{counted}</span></div>'
         f'<div class="uni-bar"><i style="width:{100 * frame.done:.1f}%"></i></div>'
     )
-    shown = f'<div class="uni-panels">{"".join(panels)}</div>'
+    legend = _LEGEND if any(isinstance(panel, TextPanel) for panel in frame.panels) else ""
+    shown = f'<div class="uni-panels">{"".join(panels)}</div>{legend}'
     return f'<div class="uni-live" data-stage="{escape(frame.stage)}">{status}{shown}</div>'
 
 
@@ -95,6 +101,15 @@ def render_answer(text: str) -> str:
     return f'<div class="uni-answer">{shown}</div>'
 
 
+def render_filled(text: str, gaps: Sequence[str]) -> str:
+    """A text whose gaps are filled, with what was written into them marked."""
+    parts, rest = [], text
+    for gap in gaps:
+        before, _, rest = rest.partition(gap) if gap else ("", "", rest)
+        parts += [escape(before), f"<mark>{escape(gap)}</mark>" if gap else ""]
+    return f'<div class="uni-answer">{"".join(parts)}{escape(rest)}</div>'
+
+
 def data_uri(picture: Image.Image) -> str:
     """A picture inside a page: PNG with transparency, else JPEG."""
     buffer, kind = io.BytesIO(), "png" if picture.mode == "RGBA" else "jpeg"
@@ -102,12 +117,16 @@ def data_uri(picture: Image.Image) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def _text(panel: TextPanel, words: Words) -> str:
+def _text(panel: TextPanel, words: Words, *, alone: bool) -> str:
     known = np.flatnonzero(panel.ids != UNDECIDED)
     end = int(known[-1]) + 1 if len(known) else 0
     shown = min(len(panel.ids), end + _MASKS_SHOWN)
-    spans = []
+    spans, ended = [], False
     for place, piece in enumerate(words.pieces(panel.ids[:shown])):
+        # An end is followed by ends up to the border of the block; one tells it.
+        again, ended = ended and piece.special, piece.special and piece.text == END
+        if again and ended:
+            continue
         if piece.text is None:
             spans.append('<i class="m"></i>')
             continue
@@ -120,7 +139,8 @@ def _text(panel: TextPanel, words: Words) -> str:
         spans.append(f'<span class="{" ".join(marks)}"{title}>{escape(piece.text)}</span>')
     more = len(panel.ids) - shown
     rest = f'<span class="uni-more">and {more:,} more</span>' if more else ""
-    return f'<section class="uni-text"><h4>{escape(panel.title)}</h4><p>{"".join(spans)}{rest}</p></section>'
+    title = "" if alone else f"<h4>{escape(panel.title)}</h4>"
+    return f'<section class="uni-text">{title}<p>{"".join(spans)}{rest}</p></section>'
 
 
 def _picture(panel: PicturePanel, colors: np.ndarray, *, small: bool) -> str:

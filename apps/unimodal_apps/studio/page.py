@@ -7,16 +7,20 @@ from importlib.resources import files
 import gradio as gr
 
 from unimodal_apps.studio.studio import Studio
-from unimodal_apps.studio.tabs import create, edit, story, understand
+from unimodal_apps.studio.tabs import chat, create, edit, infill, story, understand
 from unimodal_apps.studio.theme import studio_theme
 
 TABS: dict[str, tuple[str, Callable[[Studio], None]]] = {
+    "Chat": ("chat", chat.build),
     "Understand": ("understand", understand.build),
     "Create": ("create", create.build),
     "Edit": ("edit", edit.build),
     "Interleaved story": ("story", story.build),
+    "Infill": ("infill", infill.build),
 }
 """Title, name and content of every tab, in order."""
+TEXT_TABS = ("chat", "infill")
+"""Tabs that a checkpoint without pictures has."""
 
 MOST_BYTES = "32mb"
 _CLEAN_EVERY, _CLEAN_OLDER = 3600, 6 * 3600
@@ -33,8 +37,9 @@ def build_page(studio: Studio) -> gr.Blocks:
         gr.HTML(_head(studio), elem_classes="uni-head-block")
         with gr.Tabs(elem_classes="uni-tabs"):
             for title, (name, build) in TABS.items():
-                with gr.Tab(title, id=name, elem_id=f"tab-{name}"):
-                    build(studio)
+                if name in TEXT_TABS or not studio.pipe.vocab.is_text_only:
+                    with gr.Tab(title, id=name, elem_id=f"tab-{name}"):
+                        build(studio)
 
         def left(request: gr.Request) -> None:
             # Somebody closed the page: what they asked for is not needed any more.

@@ -6,7 +6,10 @@ from typing import Any
 
 import gradio as gr
 
+from unimodal.settings import BlockSettings, preset_names
+
 OWN = "As the checkpoint says"
+_LABELS = {"fast": "Fast", "balanced": "Balanced", "best": "Best"}
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Choice:
 
 
 STEPS = Parameter("num_inference_steps", "Steps per block", "Fewer are faster, more are more careful.", 1, 64)
+IMAGE_STEPS = Parameter("image_num_inference_steps", "Steps per block of a picture", "As above, for codes.", 1, 64)
 BLOCK = Parameter("block_length", "Block length", "Tokens that are filled in together.", 1, 128)
 THRESHOLD = Parameter("threshold", "Threshold", "A token surer than this is accepted at once.", 0, 1, 0.01)
 TEMPERATURE = Parameter("temperature", "Temperature", "0 takes the likeliest token; more is more varied.", 0, 2, 0.05)
@@ -58,18 +62,20 @@ class Parameters:
 
     Args:
         fields: what it holds, in order.
-        values: what the checkpoint says, by name.
-        presets: values by name, for each preset.
+        settings: what the checkpoint says about the task.
+        more: values of fields that are no settings of the task.
     """
 
     def __init__(
-        self,
-        fields: Sequence[Parameter | Choice],
-        values: Mapping[str, Any],
-        presets: Mapping[str, Mapping[str, Any]] | None = None,
+        self, fields: Sequence[Parameter | Choice], settings: BlockSettings, more: Mapping[str, Any] | None = None
     ):
-        self._values = {field.name: values[field.name] for field in fields}
-        self._presets = {OWN: self._values, **(presets or {})}
+        def chosen(stated: BlockSettings) -> dict[str, Any]:
+            values = {**stated.model_dump(), **(more or {})}
+            return {field.name: values[field.name] for field in fields}
+
+        self._values = chosen(settings)
+        self._presets = {OWN: self._values}
+        self._presets |= {_LABELS.get(name, name): chosen(settings.but(preset=name)) for name in preset_names()}
         with gr.Accordion("Parameters", open=False, elem_classes="uni-parameters"):
             preset = gr.Dropdown(list(self._presets), value=OWN, label="Preset", info="Sets the fields below.")
             self.components = [_component(field, self._values[field.name]) for field in fields]
@@ -88,8 +94,7 @@ class Parameters:
         return found
 
     def _choose(self, preset: str) -> list[Any]:
-        chosen = {**self._values, **self._presets[preset]}
-        found = [chosen[name] for name in self._values]
+        found = list(self._presets[preset].values())
         return found if len(found) > 1 else found[0]
 
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from unimodal_apps.studio.frames import UNDECIDED
 
+END = "end"
+"""The name of the token that ends a text."""
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
 _LONGEST_CHARACTER = 4
 """Bytes of a character in UTF-8, and so tokens that it may be spread over."""
@@ -55,7 +57,7 @@ class Words:
         first, last = vocab.image_range
         if first <= value < last:
             return Piece("code", special=True)
-        names = {vocab.eos_id: "end", vocab.soi_id: "picture", vocab.boi_id: "begins", vocab.eoi_id: "picture ends"}
+        names = {vocab.eos_id: END, vocab.soi_id: "picture", vocab.boi_id: "begins", vocab.eoi_id: "picture ends"}
         if value in names:
             return Piece(names[value], special=True)
         side = vocab.size_of(value)

@@ -31,13 +31,24 @@ Values = Mapping[Any, Any]
 class Controls:
     """Run, stop and the seed; stands among the inputs of a tab."""
 
-    def __init__(self, verb: str):
+    def __init__(self, task: str, verb: str):
         with gr.Row(elem_classes="uni-run"):
-            self.run = gr.Button(verb, variant="primary", scale=3)
-            self.stop = gr.Button("Stop", variant="stop", scale=1, interactive=False, min_width=80)
+            self.run = gr.Button(verb, variant="primary", scale=3, elem_id=f"{task}-run")
+            self.stop = gr.Button(
+                "Stop", variant="stop", scale=1, interactive=False, min_width=80, elem_id=f"{task}-stop"
+            )
         with gr.Row(elem_classes="uni-seed"):
-            self.seed = gr.Number(value=0, precision=0, minimum=0, label="Seed", info="The same seed, the same result.")
-            self.random = gr.Checkbox(value=True, label="Random", info="A new seed for every run; it is told here.")
+            self.seed = gr.Number(
+                value=0,
+                precision=0,
+                minimum=0,
+                label="Seed",
+                info="The same seed, the same result.",
+                elem_id=f"{task}-seed",
+            )
+            self.random = gr.Checkbox(
+                value=True, label="Random", info="A new one for every run, told here.", elem_id=f"{task}-random"
+            )
 
 
 class Workbench:
@@ -52,16 +63,42 @@ class Workbench:
         self._studio, self._task = studio, task
         self.live = gr.HTML(render_idle(title, hint), elem_classes="uni-stage", elem_id=f"{task}-live")
         with gr.Row(elem_classes="uni-player"):
-            self._replay = gr.Button("Replay", size="sm", interactive=False, min_width=72, scale=0)
-            self._hold = gr.Button("Pause", size="sm", interactive=False, min_width=72, scale=0)
             self._scrub = gr.Slider(
-                0, 1, value=0, step=1, label="Step", interactive=False, scale=5, min_width=170, buttons=[]
+                0,
+                1,
+                value=0,
+                step=1,
+                label="Step",
+                interactive=False,
+                scale=3,
+                min_width=220,
+                buttons=[],
+                elem_id=f"{task}-step",
             )
             self._speed = gr.Slider(
-                0, 1, value=PAUSE, step=0.02, label="Seconds per step", scale=3, min_width=150, buttons=[]
+                0,
+                1,
+                value=PAUSE,
+                step=0.02,
+                label="Seconds per step",
+                scale=2,
+                min_width=180,
+                buttons=[],
+                elem_id=f"{task}-pause",
             )
-            self._gif = gr.Button("Save GIF", size="sm", interactive=False, min_width=84, scale=0)
-            self._trace = gr.Button("Save trace", size="sm", interactive=False, min_width=84, scale=0)
+        with gr.Row(elem_classes="uni-buttons"):
+            self._replay = gr.Button(
+                "Replay", size="sm", interactive=False, min_width=84, scale=0, elem_id=f"{task}-replay"
+            )
+            self._hold = gr.Button(
+                "Pause", size="sm", interactive=False, min_width=84, scale=0, elem_id=f"{task}-pause"
+            )
+            self._gif = gr.Button(
+                "Save GIF", size="sm", interactive=False, min_width=96, scale=0, elem_id=f"{task}-save-gif"
+            )
+            self._trace = gr.Button(
+                "Save trace", size="sm", interactive=False, min_width=96, scale=0, elem_id=f"{task}-save-trace"
+            )
         self._file = gr.DownloadButton(visible="hidden", elem_id=f"{task}-file")
         self._recording = gr.State(None, time_to_live=_KEPT_SECONDS)
 
@@ -76,7 +113,10 @@ class Workbench:
         prepare: Callable[[int, Values], Work],
         results: Sequence[Any],
         show: Callable[[Work, Outcome], Values],
+        *,
         submit: Sequence[Any] = (),
+        kept: Sequence[Any] = (),
+        begin: Callable[[Work], Values] = lambda work: {},
     ) -> None:
         """Wires everything.
 
@@ -86,16 +126,19 @@ class Workbench:
             results: components that `show` gives values for; they are emptied when a run begins.
             show: what a finished run shows.
             submit: components whose submission runs it too.
+            kept: components that `begin` and `show` also give values for, and that are not emptied.
+            begin: what is shown while the run goes on.
         """
-        self._controls, self._prepare, self._show, self._results = controls, prepare, show, list(results)
+        self._controls, self._prepare, self._begin, self._show = controls, prepare, begin, show
+        self._results = list(results)
         player = [self._replay, self._hold, self._scrub, self._gif, self._trace]
-        told = [self.live, self._facts, self._recording, controls.seed, controls.run, controls.stop, *player, *results]
+        told = [self.live, self._facts, self._recording, controls.seed, controls.run, controls.stop, *player]
         given = {controls.seed, controls.random, self._speed, *inputs}
         gr.on(
             [controls.run.click, *(component.submit for component in submit)],
             self._run,
             given,
-            told,
+            [*told, *results, *kept],
             **{**_QUIET, "concurrency_limit": 16},
         )
         controls.stop.click(self._stop, None, None, queue=False, **_QUIET)
@@ -128,6 +171,7 @@ class Workbench:
             controls.stop: gr.update(interactive=True),
             **self._player(None),
             **{result: gr.update(value=None, visible=False) for result in self._results},
+            **self._begin(work),
         }
         try:
             for frame in job.follow():

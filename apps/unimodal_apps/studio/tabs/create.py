@@ -32,9 +32,9 @@ def build(studio: Studio) -> None:
             thinking = gr.Checkbox(
                 value=False, label="Think first", info="The model writes a plan of the picture before it draws."
             )
-            controls = Controls("Draw")
-            values = {**settings.generate.model_dump(), "decoder": settings.decoder.decoder}
-            parameters = Parameters((GUIDANCE, RESCALE, *SAMPLING, DECODER), values)
+            controls = Controls("create", "Draw")
+            more = {"decoder": settings.decoder.decoder}
+            parameters = Parameters((GUIDANCE, RESCALE, *SAMPLING, DECODER), settings.generate, more)
             drawings = [[entry.prompt, entry.thinking] for entry in read_tour().drawings]
             gr.Examples(drawings[:4] + drawings[-1:], [prompt, thinking], label="Examples", visible_columns=[0])
         with gr.Column(scale=7, min_width=420, elem_classes="uni-work"):

@@ -8,7 +8,16 @@ from unimodal.quickstart.tour import read_tour
 from unimodal_apps.requests import Request
 from unimodal_apps.studio.inputs import needed, read_uploads
 from unimodal_apps.studio.markup import render_story
-from unimodal_apps.studio.parameters import DECODER, GUIDANCE, LENGTH, SAMPLING, TEXT_GUIDANCE, Parameter, Parameters
+from unimodal_apps.studio.parameters import (
+    DECODER,
+    GUIDANCE,
+    IMAGE_STEPS,
+    LENGTH,
+    SAMPLING,
+    TEXT_GUIDANCE,
+    Parameter,
+    Parameters,
+)
 from unimodal_apps.studio.requested import requested, saved_pictures
 from unimodal_apps.studio.studio import Outcome, Studio, Work
 from unimodal_apps.studio.workbench import Controls, Values, Workbench
@@ -27,9 +36,9 @@ def build(studio: Studio) -> None:
             prompt = gr.Textbox(
                 label="Prompt", placeholder=OTHER_STORIES[0], lines=3, max_lines=8, elem_id="story-prompt"
             )
-            controls = Controls("Tell")
-            values = {**settings.interleave.model_dump(), "decoder": settings.decoder.decoder}
-            parameters = Parameters((MOST, LENGTH, GUIDANCE, TEXT_GUIDANCE, *SAMPLING, DECODER), values)
+            controls = Controls("story", "Tell")
+            fields = (MOST, LENGTH, IMAGE_STEPS, GUIDANCE, TEXT_GUIDANCE, *SAMPLING, DECODER)
+            parameters = Parameters(fields, settings.interleave, {"decoder": settings.decoder.decoder})
             with gr.Accordion("Pictures to begin with", open=False):
                 pictures = gr.Gallery(
                     label="Pictures", type="filepath", interactive=True, columns=3, height=180, object_fit="cover"

@@ -29,8 +29,8 @@ def build(studio: Studio) -> None:
             question = gr.Textbox(
                 label="Question", placeholder="what color is the car?", lines=2, max_lines=6, submit_btn=False
             )
-            controls = Controls("Ask")
-            parameters = Parameters((LENGTH, *SAMPLING), studio.pipe.settings.understand.model_dump())
+            controls = Controls("understand", "Ask")
+            parameters = Parameters((LENGTH, *SAMPLING), studio.pipe.settings.understand)
             asked = [([str(bundled_picture(entry.picture))], entry.question) for entry in read_tour().questions]
             gr.Examples([list(entry) for entry in asked[::3]], [pictures, question], label="Examples")
         with gr.Column(scale=7, min_width=420, elem_classes="uni-work"):

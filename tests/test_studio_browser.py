@@ -1,0 +1,154 @@
+"""The studio in a real browser: every tab to a result, stop, bad uploads, two users at once, downloads, nothing from
+afar.
+
+The studio runs as people run it, in a process of its own with the embedded checkpoint.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import unimodal
+import unimodal_apps
+import unimodal_configs
+import unimodal_decoders
+import unimodal_tokenizers
+from unimodal_apps.studio.visitor import PATIENCE, VISITS, Visitor, find_browser, open_browser
+
+pytest.importorskip("playwright", reason="playwright is not installed: pip install playwright")
+pytestmark = [
+    pytest.mark.skipif(find_browser() is None, reason="no Chromium is installed: apt-get install chromium"),
+    pytest.mark.timeout(1200),
+]
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A running studio."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    packages = unimodal, unimodal_apps, unimodal_configs, unimodal_decoders, unimodal_tokenizers
+    roots = sorted({str(Path(package.__path__[0]).parent) for package in packages})
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(roots), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "unimodal_apps.cli", "demo", "--port", str(port), "--device", "cpu"]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as demo:
+        assert demo.stdout is not None
+        line = demo.stdout.readline()
+        assert line.startswith(f"http://127.0.0.1:{port}"), line + demo.stdout.read()
+        yield line.split()[0]
+        demo.terminate()
+
+
+@pytest.fixture(scope="module")
+def browser(address: str) -> Iterator[Any]:
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def user(browser: Any, address: str) -> Iterator[Visitor]:
+    """One user, who stays for all tests: loading the page is what takes longest."""
+    visitor = Visitor(browser, address)
+    yield visitor
+    visitor.close()
+
+
+@pytest.mark.parametrize("task", VISITS)
+def test_every_tab_comes_to_its_result(user: Visitor, task: str) -> None:
+    facts = user.drive(task, seed=3)
+    assert facts["Model"] == "tiny" and facts["Seed"] == "3" and int(facts["Forwards"]) > 0
+    assert facts["Peak memory"].endswith("B") and facts["Tokens/s"]
+    assert "Ended" not in facts
+    assert user.page.locator(f"#{task}-live .uni-panels").is_visible()
+
+
+def test_a_finished_run_can_be_looked_through_and_kept(user: Visitor, tmp_path: Path) -> None:
+    user.open("understand")
+    live = user.page.locator("#understand-live .uni-live")
+    last = live.inner_html()
+    user.page.locator("#understand-step input[type=number]").fill("0")
+    user.page.locator("#understand-step input[type=number]").press("Enter")
+    user.page.wait_for_selector("#understand-live .uni-text i.m")
+    assert live.inner_html() != last
+    for button, suffix in (("save-trace", ".json"), ("save-gif", ".gif")):
+        with user.page.expect_download() as download:
+            user.page.locator(f"#understand-{button}").click()
+        path = tmp_path / download.value.suggested_filename
+        assert path.suffix == suffix
+        download.value.save_as(path)
+        if suffix == ".json":
+            trace = json.loads(path.read_text(encoding="utf-8"))
+            assert trace["task"] == "understand" and trace["seed"] == 3 and trace["steps"]
+        else:
+            with Image.open(path) as animation:
+                assert animation.format == "GIF"
+
+
+def test_stop_ends_a_run_at_its_next_step(user: Visitor) -> None:
+    user.open("story")
+    user.run("story")
+    user.page.wait_for_selector("#story-live .uni-panels")
+    user.page.locator("#story-stop").click()
+    assert user.wait("story")["Ended"] == "stopped"
+    assert not user.page.locator(VISITS["story"].result).is_visible()
+
+
+def test_a_bad_upload_is_told_and_the_next_run_works(user: Visitor, tmp_path: Path) -> None:
+    broken = tmp_path / "holiday.png"
+    broken.write_text("no picture")
+    user.open("understand")
+    user.page.locator("#understand-pictures [aria-label=Clear]").first.click()
+    user.page.locator("#understand-pictures input[type=file]").set_input_files(broken)
+    user.page.wait_for_selector("#understand-pictures img", state="attached")
+    user.run("understand")
+    notice = user.page.wait_for_selector("#understand-live .uni-notice")
+    assert notice is not None and "“holiday.png” cannot be read as a picture" in notice.inner_text()
+    assert str(tmp_path) not in notice.inner_text()
+    user.page.locator("#understand-pictures [aria-label=Clear]").first.click()
+    assert user.drive("understand", seed=4)["Seed"] == "4"
+
+
+def test_two_users_at_once_get_their_own_results(user: Visitor, browser: Any, address: str) -> None:
+    other = Visitor(browser, address, look="dark")
+    asked = {user: ("a tree and a car in the snow", 11), other: ("a picture of three boats", 12)}
+    for visitor, (prompt, seed) in asked.items():
+        visitor.open("create")
+        visitor.choose("create", prompt)
+        visitor.fix_seed("create", seed)
+    for visitor in asked:
+        visitor.run("create")
+    for visitor, (prompt, seed) in asked.items():
+        assert visitor.wait("create")["Seed"] == str(seed)
+        name = f"{prompt.replace(' ', '-')}-{seed}.png"
+        visitor.page.wait_for_selector(f'#create-gallery img[src*="{name}"]')
+    other.close()
+
+
+def test_nothing_comes_from_afar(user: Visitor, address: str) -> None:
+    assert user.requests
+    assert not [url for url in user.requests if not url.startswith((address, "data:", "blob:"))]
+
+
+def test_a_user_who_leaves_does_not_hold_the_line(browser: Any, address: str) -> None:
+    leaver, stayer = Visitor(browser, address), Visitor(browser, address)
+    leaver.open("story")
+    leaver.choose("story")
+    leaver.run("story")
+    leaver.page.wait_for_selector("#story-live .uni-panels")
+    leaver.close()
+    started = time.monotonic()
+    stayer.drive("infill")
+    assert time.monotonic() - started < PATIENCE
+    stayer.close()
