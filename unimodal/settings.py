@@ -7,16 +7,20 @@ A checkpoint states its own in `generation_config.json` under the key `tasks`, w
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import unimodal_configs
-from unimodal.diffusion.sampler import SamplingOptions
+from unimodal.diffusion.options import POLICY_OPTIONS, SamplingOptions, Span
+from unimodal.diffusion.policies import make_policy, options_of
 from unimodal_configs.atomic import replacing
 
 FILE_NAME = "generation_config.json"
 KEY = "tasks"
+
+# These always have a value in the settings of a task; policies that have no use for them leave them alone.
+_SHARED = ("num_inference_steps", "threshold", "minimal_topk")
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -38,35 +42,92 @@ class _Strict(BaseModel):
 
 
 class BlockSettings(_Strict):
+    """How the blocks of a task are filled, as `SamplingOptions`; options that only some policies have may be None."""
+
+    task: ClassVar[str]
+    ends_text: ClassVar[bool] = False
+
+    policy: str = "quota"
     num_inference_steps: int = Field(ge=1)
     block_length: int = Field(ge=1)
+    span: Span = "block"
     threshold: float = Field(ge=0, le=1)
     temperature: float = Field(ge=0, allow_inf_nan=False)
     top_k: int | None = Field(ge=1)
     top_p: float | None = Field(gt=0, le=1)
     minimal_topk: int = Field(ge=1)
+    remasking: str | None = None
+    reveal_length: int | None = None
+    choice_temperature: float | None = None
+    editing_threshold: float | None = None
+    max_post_steps: int | None = None
+
+    @model_validator(mode="after")
+    def _check_policy(self) -> Self:
+        make_policy(self.policy, **{name: getattr(self, name) for name in POLICY_OPTIONS if name not in _SHARED})
+        suits_text = self.sampling().make_policy().ends_text
+        if self.ends_text and not suits_text:
+            raise ValueError(f"policy: got {self.policy!r}, it is for pictures; {self.task} writes text")
+        return self
+
+    def but(self, named: str = "", *, preset: str | None = None, **values: Any) -> Self:
+        """The same settings with a preset, and with the values that are not None.
+
+        A new policy starts with its own defaults for the options that only some policies have.
+
+        Args:
+            named: what messages put before the name of a value.
+            preset: `fast`, `balanced` or `best`; values count more.
+
+        Raises:
+            ValueError: no such preset, a value of the wrong type or out of range, or one that the policy has no use
+                for; the message names it.
+        """
+        given = {name: value for name, value in values.items() if value is not None}
+        if preset is not None:
+            shorter_or_longer = read_preset(preset)[self.task]
+            return checked(type(self), {**self.model_dump(), **shorter_or_longer}).but(named, **given)
+        changed = self.policy != given.get("policy", self.policy)
+        own = {name: None for name in POLICY_OPTIONS if name not in _SHARED} if changed else {}
+        settings = checked(type(self), {**self.model_dump(), **own, **given}, named)
+        taken = options_of(settings.policy)
+        for name, value in given.items():
+            # A task may state steps of its pictures apart; they are of the same policy.
+            option = name.removeprefix("image_")
+            if option in POLICY_OPTIONS and option not in taken:
+                raise ValueError(
+                    f"{named}{name}: got {value!r}, policy {settings.policy!r} has no such option, "
+                    f"it takes {', '.join(taken)}"
+                )
+        return settings
 
     def sampling(self, **values: Any) -> SamplingOptions:
-        """Options for the sampler; `values` replace those of the settings."""
-        names = SamplingOptions.__dataclass_fields__
-        stated = {name: value for name, value in self.model_dump().items() if name in names}
-        return SamplingOptions(**{**stated, **values})
+        """Options for the sampler without those that the policy does not take; `values` replace the settings' own."""
+        names = set(SamplingOptions.__dataclass_fields__) - set(POLICY_OPTIONS) | set(options_of(self.policy))
+        stated = {**self.model_dump(), **values}
+        return SamplingOptions(**{name: value for name, value in stated.items() if name in names})
 
 
 class TextSettings(BlockSettings):
+    ends_text = True
+
     gen_length: int = Field(ge=1)
     eos_early_stop: bool
 
 
 class UnderstandSettings(TextSettings):
+    task = "understand"
+
     prompt_style: Literal["chat", "bare"]
 
 
 class ThinkingSettings(TextSettings):
-    pass
+    task = "thinking"
 
 
 class GenerateSettings(BlockSettings):
+    task = "generate"
+
     guidance_scale: float = Field(ge=0, allow_inf_nan=False)
     guidance_rescale: float = Field(ge=0, le=1)
     height: int = Field(ge=1)
@@ -74,12 +135,16 @@ class GenerateSettings(BlockSettings):
 
 
 class EditSettings(BlockSettings):
+    task = "edit"
+
     text_guidance_scale: float = Field(ge=0, allow_inf_nan=False)
     image_guidance_scale: float = Field(ge=0, allow_inf_nan=False)
     guidance_rescale: float = Field(ge=0, le=1)
 
 
 class InterleaveSettings(TextSettings):
+    task = "interleave"
+
     image_num_inference_steps: int = Field(ge=1)
     guidance_scale: float = Field(ge=0, allow_inf_nan=False)
     text_guidance_scale: float = Field(ge=0, allow_inf_nan=False)
@@ -162,6 +227,19 @@ class Settings(_Strict):
             )
         return cls._over_published(stated, f"{Path(folder) / FILE_NAME}: {KEY}.")
 
+    def with_preset(self, name: str | None) -> Self:
+        """These settings with all tasks sampled by a preset; None changes nothing.
+
+        Args:
+            name: one of `preset_names()`. For one task alone, `but(preset=name)` of its settings does the same.
+
+        Raises:
+            ValueError: no such preset.
+        """
+        if name is None:
+            return self
+        return self.model_copy(update={task: getattr(self, task).but(preset=name) for task in read_preset(name)})
+
     def save(self, folder: str | Path) -> None:
         """States all settings in a checkpoint folder; whatever else its `generation_config.json` says stays."""
         with replacing(Path(folder) / FILE_NAME) as path:
@@ -175,6 +253,23 @@ class Settings(_Strict):
             known = values.get(task)
             values[task] = {**known, **own} if isinstance(known, Mapping) and isinstance(own, Mapping) else own
         return checked(cls, values, place)
+
+
+def preset_names() -> tuple[str, ...]:
+    """The presets that every task has, the fastest first."""
+    return tuple(unimodal_configs.read("sampling", "presets"))
+
+
+def read_preset(name: str) -> Mapping[str, Mapping[str, Any]]:
+    """What a preset changes, per task.
+
+    Raises:
+        ValueError: no such preset.
+    """
+    presets = unimodal_configs.read("sampling", "presets")
+    if name not in presets:
+        raise ValueError(f"preset: got {name!r}, it must be one of {', '.join(presets)}")
+    return presets[name]
 
 
 def _read(folder: str | Path) -> dict[str, Any]:
@@ -206,6 +301,10 @@ def checked(model: type[Model], values: Mapping[str, Any], place: str = "") -> M
             reason = "there is no such setting"
         elif first["type"] == "missing":
             reason = "it is missing"
+        elif first["type"] == "value_error":
+            # From a check of several values together: it names the one that is wrong.
+            name += "." if first["loc"] else ""
+            raise ValueError(name + first["msg"].removeprefix("Value error, ")) from None
         else:
             reason = f"got {first['input']!r}, {first['msg'][:1].lower()}{first['msg'][1:]}"
         raise ValueError(f"{name}: {reason}") from None

@@ -173,15 +173,16 @@ class Run:
             results[indices[row]] = tokens[row, starts[row] : starts[row] + end].cpu()
 
         def states() -> list[SampleState]:
-            at, values, limits = places.cpu(), confidence.cpu(), lengths.cpu()
-            inside = at < limits[:, None]
+            at, values, limits = places.cpu(), confidence.cpu(), lengths.tolist()
+            # What lies behind the end of a result is not part of it.
+            inside = at < torch.tensor([ends.get(row, limit) for row, limit in enumerate(limits)])[:, None]
             filled, changed, written = committed.cpu() & inside, replaced.cpu() & inside, tokens.cpu()
             return [
                 SampleState(
                     index=indices[row],
                     tokens=results[indices[row]]
                     if row in ends
-                    else written[row, starts[row] : starts[row] + int(limits[row])],
+                    else written[row, starts[row] : starts[row] + limits[row]],
                     committed=at[row][filled[row]],
                     confidence=values[row][filled[row]],
                     replaced=at[row][changed[row]],
