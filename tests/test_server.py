@@ -1,40 +1,25 @@
 """The server over a real socket, mostly through the official client, against what the pipeline does in Python."""
 
-import base64
-import io
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
-import torch
-from PIL import Image
+from PIL import Image, ImageDraw
+from quick_server import QUICK, asking, encoded, gradient, opened, quick_pipeline, seeded
 
-import unimodal
 from unimodal.pipeline import Pipeline
-from unimodal.settings import Settings
 from unimodal_apps.server.options import ServerOptions
 from unimodal_apps.server.run import running
 
-GOLDEN = Path(__file__).parent / "golden" / "uni_a"
-QUICK: dict[str, Any] = {"num_inference_steps": 2, "decoder_steps": 2}
 OPTIONS = ServerOptions(model="golden", max_drawn_pixels=100_000)
 
 
 @pytest.fixture(scope="module")
 def pipe() -> Pipeline:
-    pipe = unimodal.load(GOLDEN, device="cpu")
-    pipe.set_progress_bar_config(disable=True)
-    values = Settings.preset("tiny").model_dump()
-    values["understand"] |= {"gen_length": 24, "num_inference_steps": 4}
-    values["thinking"] |= {"gen_length": 8, "num_inference_steps": 2}
-    values["interleave"] |= {"gen_length": 16, "num_inference_steps": 4, "image_num_inference_steps": 2}
-    values["interleave"] |= {"max_image_tokens": 80, "max_images": 1}
-    pipe.settings = Settings.model_validate(values)
-    return pipe
+    return quick_pipeline()
 
 
 @pytest.fixture(scope="module")
@@ -51,32 +36,7 @@ def client(url: str) -> Iterator[openai.OpenAI]:
 
 @pytest.fixture(scope="module")
 def picture() -> Image.Image:
-    return Image.linear_gradient("L").convert("RGB")
-
-
-def seeded(number: int) -> torch.Generator:
-    return torch.Generator().manual_seed(number)
-
-
-def png(image: Image.Image) -> bytes:
-    target = io.BytesIO()
-    image.save(target, format="PNG")
-    return target.getvalue()
-
-
-def data_url(image: Image.Image) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png(image)).decode()}"
-
-
-def opened(content: str | bytes) -> Image.Image:
-    if isinstance(content, str):
-        content = base64.b64decode(content.split("base64,")[-1])
-    return Image.open(io.BytesIO(content)).convert("RGB")
-
-
-def asking(image: Image.Image, text: str = "what is this?") -> list[Any]:
-    parts = [{"type": "image_url", "image_url": {"url": data_url(image)}}, {"type": "text", "text": text}]
-    return [{"role": "user", "content": parts}]
+    return gradient()
 
 
 def test_the_server_says_how_it_is(url: str, client: openai.OpenAI) -> None:
@@ -86,10 +46,11 @@ def test_the_server_says_how_it_is(url: str, client: openai.OpenAI) -> None:
 
 
 def test_drawing_gives_the_pixels_of_the_pipeline(client: openai.OpenAI, pipe: Pipeline) -> None:
+    options = {"negative_prompt": "a square", "guidance_scale": 2.0, **QUICK}
     result = client.images.generate(
-        model="golden", prompt="a red circle", n=2, size="256x256", extra_body={"seed": 5, **QUICK}
+        model="golden", prompt="a red circle", n=2, size="256x256", extra_body={"seed": 5, **options}
     )
-    expected = pipe.generate("a red circle", num_images_per_prompt=2, generator=seeded(5), **QUICK)
+    expected = pipe.generate("a red circle", num_images_per_prompt=2, generator=seeded(5), **options)
     assert result.data is not None and len(result.data) == 2
     for given, image in zip(result.data, expected.images, strict=True):
         assert given.b64_json is not None
@@ -117,13 +78,13 @@ def test_pictures_come_as_addresses_in_other_formats_and_after_thoughts(client: 
     assert answer.headers["content-type"] == "image/webp"
     assert opened(answer.content).size == (256, 320)
     assert result.data[0].revised_prompt is not None
-    assert httpx.get(result.data[0].url + "x").status_code == 404
+    assert httpx.get(f"{result.data[0].url}x").status_code == 404
 
 
 def test_edits_take_one_picture_or_several(client: openai.OpenAI, pipe: Pipeline, picture: Image.Image) -> None:
     other = picture.rotate(90)
     for images in ([picture], [picture, other]):
-        files = [png(image) for image in images]
+        files = [encoded(image) for image in images]
         result = client.images.edit(
             image=files[0] if len(files) == 1 else files, prompt="make it green", extra_body={"seed": 2, **QUICK}
         )
@@ -132,12 +93,32 @@ def test_edits_take_one_picture_or_several(client: openai.OpenAI, pipe: Pipeline
         assert opened(result.data[0].b64_json).tobytes() == expected.images[0].tobytes()
 
 
+def test_an_edit_stays_inside_its_mask(client: openai.OpenAI, pipe: Pipeline, picture: Image.Image) -> None:
+    box = 64, 64, 191, 191
+    transparent, white = Image.new("RGBA", picture.size, "red"), Image.new("L", picture.size)
+    ImageDraw.Draw(transparent).rectangle(box, fill=(0, 0, 0, 0))
+    ImageDraw.Draw(white).rectangle(box, fill=255)
+    expected = pipe.edit(picture, "make it green", mask_image=white, generator=seeded(2), **QUICK).images[0]
+    assert expected.tobytes() != picture.tobytes()
+    for mask in (transparent, white):
+        result = client.images.edit(
+            image=encoded(picture), mask=encoded(mask), prompt="make it green", extra_body={"seed": 2, **QUICK}
+        )
+        assert result.data is not None and result.data[0].b64_json is not None
+        assert opened(result.data[0].b64_json).tobytes() == expected.tobytes()
+
+
 def test_questions_about_pictures_are_answered(client: openai.OpenAI, pipe: Pipeline, picture: Image.Image) -> None:
     answer = client.chat.completions.create(model="golden", messages=asking(picture), max_tokens=12)
     expected = pipe.understand(picture, "what is this?", gen_length=12)
     assert answer.choices[0].message.content == expected.text
     assert answer.choices[0].finish_reason in ("stop", "length")
     assert answer.usage is not None and answer.usage.completion_tokens == len(expected.tokens[0])
+    [grid] = [pipe.sizes.for_understanding([picture])[0].size]
+    codes = grid[0] * grid[1] // pipe.patch_size**2
+    words = pipe.sequences.understanding([], "what is this?")
+    # Around the codes: four tokens of the header, one at the end.
+    assert answer.usage.prompt_tokens == len(words) + codes + 5
 
 
 def test_conversations_go_on(client: openai.OpenAI, pipe: Pipeline, picture: Image.Image) -> None:
@@ -177,7 +158,8 @@ def test_a_stream_is_the_answer_in_pieces(client: openai.OpenAI, picture: Image.
     stream = client.chat.completions.create(
         **request, stream=True, stream_options={"include_usage": True}, extra_body=extra
     )
-    text, pictures, chunks = "", [], list(stream)
+    text, chunks = "", list(stream)
+    pictures: list[Any] = []
     for chunk in chunks[:-1]:
         content: Any = chunk.choices[0].delta.content
         if isinstance(content, list):
@@ -185,7 +167,7 @@ def test_a_stream_is_the_answer_in_pieces(client: openai.OpenAI, picture: Image.
         else:
             text += content or ""
     expected = whole.choices[0].message.content
-    parts = [{"type": "text", "text": expected}] if isinstance(expected, str) else expected
+    parts: Any = [{"type": "text", "text": expected}] if isinstance(expected, str) else expected
     assert text == "".join(part["text"] for part in parts if part["type"] == "text")
     assert pictures == [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
     assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason

@@ -208,4 +208,8 @@ def _answered_part(segment: str | Image.Image) -> AnsweredPart:
 
 
 def _usage(answer: Answer) -> Usage:
-    return Usage(completion_tokens=answer.tokens)
+    return Usage(
+        prompt_tokens=answer.prompt_tokens,
+        completion_tokens=answer.tokens,
+        total_tokens=answer.prompt_tokens + answer.tokens,
+    )

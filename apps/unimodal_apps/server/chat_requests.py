@@ -98,9 +98,11 @@ class Choice(BaseModel):
 
 
 class Usage(BaseModel):
-    """What was generated, of text and of pictures."""
+    """Tokens of text and of pictures: those of the conversation and those that were generated."""
 
+    prompt_tokens: int
     completion_tokens: int
+    total_tokens: int
 
 
 class ChatCompletion(BaseModel):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from unimodal import Stats
-from unimodal.results import ChatEnd, ChatPicture, ChatText, FinishReason
+from unimodal.results import ChatEnd, ChatPicture, ChatStep, ChatText, FinishReason
 from unimodal_apps.server.tasks import Call, Task
 
 Ended = Literal["stop", "length"]
@@ -25,11 +25,12 @@ ENDINGS: Mapping[FinishReason, Ended] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """Texts and pictures in order, why it ended, and how many tokens it has."""
+    """Texts and pictures in order, why it ended, and how many tokens it has and the conversation before it had."""
 
     segments: list[str | Image.Image]
     ended: Ended
     tokens: int
+    prompt_tokens: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +63,19 @@ class Chat(Task):
             callback_on_step_end=call.watch,
             **task.options,
         )
+        prompt: int | None = None
         for event in events:
+            if prompt is None and isinstance(event, ChatStep):
+                prompt = len(event.values["state"].plan.prompts[0])
             if isinstance(event, ChatText | ChatPicture):
                 call.emit(0, event)
             elif isinstance(event, ChatEnd):
                 output = event.output
                 answer = Answer(
-                    segments=output.segments, ended=ENDINGS[output.finish_reason], tokens=output.stats.tokens
+                    segments=output.segments,
+                    ended=ENDINGS[output.finish_reason],
+                    tokens=output.stats.tokens,
+                    prompt_tokens=prompt or 0,
                 )
                 return [answer], output.stats
         raise RuntimeError("the pipeline ended a conversation without an answer")
@@ -86,11 +93,18 @@ class Ask(Task):
 
     @classmethod
     def together(cls, call: Call, tasks: Sequence[Ask]) -> tuple[list[Any], Stats]:
+        prompts: list[int] = []
+
+        def watch(pipe: Any, step: int, timestep: int, values: dict[str, Any]) -> None:
+            if step == 0:
+                prompts.extend(map(len, values["state"].plan.prompts))
+            call.watch(pipe, step, timestep, values)
+
         result = call.pipe.understand(
             [list(task.pictures) for task in tasks],
             [task.question for task in tasks],
             generator=call.generators(tasks),
-            callback_on_step_end=call.watch,
+            callback_on_step_end=watch,
             **tasks[0].options,
         )
         eos = call.pipe.vocab.eos_id
@@ -99,6 +113,7 @@ class Ask(Task):
                 segments=[text] if text else [],
                 ended="stop" if tokens[-1] == eos else "length",
                 tokens=len(tokens),
+                prompt_tokens=prompt,
             )
-            for text, tokens in zip(result.texts, result.tokens, strict=True)
+            for text, tokens, prompt in zip(result.texts, result.tokens, prompts, strict=True)
         ], result.stats

@@ -10,23 +10,19 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 
 from unimodal import Pipeline
-from unimodal_apps.server.decoding import independent
+from unimodal_apps.server.decoding import Unwanted, independent
 from unimodal_apps.server.errors import ApiError, ClientGone, bad_request
 from unimodal_apps.server.metrics import Metrics
 from unimodal_apps.server.options import ServerOptions
 from unimodal_apps.server.tasks import Call, Task
 
 logger = logging.getLogger(__name__)
-
-
-class Abandoned(Exception):
-    """All who waited for the call have left."""
 
 
 class Ticket:
@@ -104,7 +100,8 @@ class Engine:
 
     @property
     def num_running(self) -> int:
-        return len(self._running)
+        """Requests of the call that runs, without those whose client has left."""
+        return sum(not ticket.left for ticket in self._running)
 
     def start(self) -> None:
         self._thread.start()
@@ -172,7 +169,7 @@ class Engine:
                     continue
                 began = time.monotonic() if began is None else began
                 rest = began + window - time.monotonic()
-                if self._closing or rest <= 0 or sum(ticket.task.samples for ticket in batch) >= size:
+                if self._closing or rest <= 0 or _samples(batch) >= size:
                     break
                 self._changed.wait(rest)
             self._waiting = [ticket for ticket in self._waiting if ticket not in batch]
@@ -186,16 +183,23 @@ class Engine:
             return
 
         def watch(pipe: Any, step: int, timestep: int, values: dict[str, Any]) -> None:
-            if all(ticket.left for ticket in batch):
-                raise Abandoned
+            if 2 * _samples(ticket for ticket in batch if ticket.left) >= _samples(batch):
+                raise Unwanted
 
         tasks = [ticket.task for ticket in batch]
         call = Call(
-            pipe=self._pipe, decoder=self._decoder, watch=watch, emit=lambda place, part: batch[place].emit(part)
+            pipe=self._pipe,
+            decoder=self._decoder,
+            wanted=lambda place: not batch[place].left,
+            watch=watch,
+            emit=lambda place, part: batch[place].emit(part),
         )
         try:
             answers, stats = type(tasks[0]).together(call, tasks)
-        except Abandoned:
+        except Unwanted:
+            # Half of the call was for nobody: those who stay begin again without it, and are done earlier. What they
+            # get is the same, and it cannot happen to them often, since their number is halved each time.
+            self._run(batch)
             return
         except Exception as error:
             if len(batch) > 1:
@@ -207,7 +211,7 @@ class Engine:
             batch[0].settle(_as_answer(error))
             return
         kind = tasks[0].kind
-        self._metrics.batch.labels(kind).observe(sum(task.samples for task in tasks))
+        self._metrics.batch.labels(kind).observe(_samples(batch))
         self._metrics.forwards.labels(kind).inc(stats.forwards)
         self._metrics.tokens.labels(kind).inc(stats.tokens)
         for stage, seconds in stats.seconds.items():
@@ -217,7 +221,11 @@ class Engine:
 
     def _count(self) -> None:
         self._metrics.waiting.set(len(self._waiting))
-        self._metrics.running.set(sum(not ticket.left for ticket in self._running))
+        self._metrics.running.set(self.num_running)
+
+
+def _samples(tickets: Iterable[Ticket]) -> int:
+    return sum(ticket.task.samples for ticket in tickets)
 
 
 def _alike(waiting: Sequence[Ticket], size: int) -> list[Ticket]:

@@ -19,6 +19,7 @@ from unimodal_apps.server.options import ServerOptions
 from unimodal_apps.server.pictures import data_bytes
 
 MAX_REDIRECTS = 3
+_WITH_IPV4_AT_THE_END = ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96")
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -104,7 +105,7 @@ def is_public(address: str) -> bool:
     place = ipaddress.ip_address(address.split("%")[0])
     if isinstance(place, ipaddress.IPv6Address):
         wrapped = place.ipv4_mapped or place.sixtofour or (place.teredo and place.teredo[1])
-        if place in ipaddress.ip_network("64:ff9b::/96"):
+        if any(place in network for network in _WITH_IPV4_AT_THE_END):
             wrapped = ipaddress.IPv4Address(int(place) & 0xFFFFFFFF)
         if wrapped:
             return is_public(str(wrapped))

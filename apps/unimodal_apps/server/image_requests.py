@@ -44,6 +44,7 @@ class PictureRequest(Sampling):
     output_compression: int | None = Field(default=None, ge=0, le=100, description="Quality of JPEG and WebP.")
     seed: int | None = Field(default=None, ge=0, lt=SEEDS, description="Repeats a result; drawn if left out.")
     user: str | None = Field(default=None, description="Taken for the sake of clients that send it.")
+    negative_prompt: str | None = Field(default=None, pattern=r"\S", max_length=32_000, description="What to avoid.")
     guidance_rescale: Share | None = None
     decoder: Literal["turbo", "normal"] | None = None
     decoder_steps: int | None = Field(default=None, ge=2, description="Steps of the pixel decoder.")
@@ -59,6 +60,7 @@ class EditFields(PictureRequest):
 
     text_guidance_scale: Scale | None = Field(default=None, description="How much the prompt weighs.")
     image_guidance_scale: Scale | None = Field(default=None, description="How much the pictures weigh.")
+    mask_feather: int | None = Field(default=None, ge=0, le=1024, description="Pixels over which the mask fades out.")
 
 
 class DrawnPicture(BaseModel):

@@ -23,14 +23,15 @@ from unimodal_apps.server.image_requests import (
     stated,
 )
 from unimodal_apps.server.limits import Limits
-from unimodal_apps.server.pictures import encoded, read_bytes
+from unimodal_apps.server.pictures import encoded, read_bytes, white_where_transparent
 from unimodal_apps.server.served import ServedPictures
 from unimodal_apps.server.waiting import answered
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
 
 SAMPLING = tuple(Sampling.model_fields)
-DRAWING = (*SAMPLING, "guidance_rescale", "decoder", "decoder_steps")
+DRAWING = (*SAMPLING, "negative_prompt", "guidance_rescale", "decoder", "decoder_steps")
+EDITING = "text_guidance_scale", "image_guidance_scale", "mask_feather"
 FILES = "image", "image[]", "mask"
 SERVED = "/v1/images/files"
 ERRORS = declared(400, 401, 404, 408, 413, 429, 500, 503, 504)
@@ -59,13 +60,20 @@ async def edits(request: Request) -> PicturesResponse:
         raise ApiError(400, "body: it must be a form of type multipart/form-data", param="body")
     async with request.form(max_part_size=limits.options.max_body) as form:
         body = _fields(form)
-        options = limits.checked(body) | stated(body, *DRAWING, "text_guidance_scale", "image_guidance_scale")
+        options = limits.checked(body) | stated(body, *DRAWING, *EDITING)
         pictures = [await _picture(file, "image", limits) for file in _files(form, "image", "image[]")]
         masks = [await _picture(file, "mask", limits) for file in _files(form, "mask")]
     limits.check_count("image", len(pictures))
     if len(masks) > 1:
         raise ApiError(400, f"mask: got {len(masks)}, allowed is one", param="mask")
-    task = tasks.Edit(seed=_seed(body), pictures=pictures, instruction=body.prompt, count=body.n, options=options)
+    task = tasks.Edit(
+        seed=_seed(body),
+        pictures=pictures,
+        instruction=body.prompt,
+        mask=white_where_transparent(masks[0]) if masks else None,
+        count=body.n,
+        options=options,
+    )
     return await _response(request, body, task.seed, await answered(request, task))
 
 

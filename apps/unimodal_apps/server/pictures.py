@@ -5,7 +5,7 @@ import binascii
 import io
 from typing import Any, Literal
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from unimodal_apps.server.errors import ApiError
 
@@ -49,6 +49,17 @@ def read_bytes(content: bytes, name: str, max_pixels: int) -> Image.Image:
         param=name,
         code="invalid_picture",
     )
+
+
+def white_where_transparent(mask: Image.Image) -> Image.Image:
+    """A mask of OpenAI's kind, which is transparent where the picture may change, as the pipeline's, which is white
+    there. One without transparency is taken as it is.
+    """
+    if mask.has_transparency_data:
+        opacity = mask.convert("RGBA").getchannel("A")
+        if opacity.getextrema() != (255, 255):
+            return ImageChops.invert(opacity)
+    return mask.convert("RGB")
 
 
 def data_bytes(url: str, name: str) -> bytes:

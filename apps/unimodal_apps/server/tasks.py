@@ -22,19 +22,21 @@ class Call:
 
     Args:
         decoder: that of the pipeline.
+        wanted: whether somebody still waits for the answer of a task, by its place in the call.
         watch: called after every step; what it raises ends the call.
         emit: hands a piece of an answer to whom waits for it: which task of the call it is for, and the piece.
     """
 
     pipe: Pipeline
     decoder: RequestDecoder
+    wanted: Callable[[int], bool]
     watch: StepCallback
     emit: Callable[[int, Any], None]
 
     def generators(self, tasks: Sequence[Task]) -> list[torch.Generator]:
         """Those of all samples of the call; the pixel decoder learns whose they are."""
         sources = [task.generators() for task in tasks]
-        self.decoder.tell_apart(sources)
+        self.decoder.tell_apart(sources, self.wanted)
         return [source for group in sources for source in group]
 
 
@@ -108,8 +110,11 @@ class Generate(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class Edit(Task):
+    """Args: mask: white where the first picture may change, None for everywhere."""
+
     pictures: Sequence[Image.Image]
     instruction: str
+    mask: Image.Image | None = None
     count: int = 1
 
     kind = "edit"
@@ -128,6 +133,7 @@ class Edit(Task):
         edited = call.pipe.edit(
             [task.pictures for task in tasks],
             [task.instruction for task in tasks],
+            mask_image=[task.mask for task in tasks],
             num_images_per_prompt=tasks[0].count,
             generator=call.generators(tasks),
             callback_on_step_end=call.watch,
