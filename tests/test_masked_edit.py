@@ -31,10 +31,10 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(values)
 
 
-def mask_of(width: int, height: int, *box: int) -> Image.Image:
+def mask_of(width: int, height: int, left: int = 0, upper: int = 0, right: int = 0, lower: int = 0) -> Image.Image:
+    """White in a box."""
     mask = Image.new("L", (width, height))
-    if box:
-        mask.paste(255, box)
+    mask.paste(255, (left, upper, right, lower))
     return mask
 
 

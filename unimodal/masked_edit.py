@@ -142,6 +142,6 @@ def _levels(picture: Image.Image) -> Image.Image:
     """What a mask says as grey levels."""
     if picture.has_transparency_data:
         opacity = picture.convert("RGBA").getchannel("A")
-        if opacity.getextrema()[0] < 255:
+        if not bool((np.asarray(opacity) == 255).all()):
             return opacity
     return to_rgb(picture).convert("L")

@@ -95,11 +95,10 @@ class AutoModelForCausalLM:
         Raises:
             ValueError: as `unimodal.load`.
         """
-        if isinstance(device_map, Mapping):
-            if set(device_map) != {""}:
-                raise ValueError(f"device_map: got {dict(device_map)}, the model goes to one device, under the key ''")
-            device_map = device_map[""]
-        place = "cpu" if device_map is None else None if device_map == "auto" else device_map
+        if isinstance(device_map, Mapping) and set(device_map) != {""}:
+            raise ValueError(f"device_map: got {dict(device_map)}, the model goes to one device, under the key ''")
+        asked = device_map[""] if isinstance(device_map, Mapping) else device_map
+        place = "cpu" if asked is None else None if asked == "auto" else asked
         kind = torch_dtype if dtype is None else dtype
         return PublishedModel.from_pretrained(
             model_path,

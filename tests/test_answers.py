@@ -1,0 +1,148 @@
+"""Answers of several parts: stories that go from text to pictures and back, and thoughts before a picture."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import unimodal
+from unimodal.answers import InterleavedAnswer
+from unimodal.pipeline import Pipeline
+from unimodal.results import Stats
+from unimodal.sequence import INTERLEAVE, Turn
+from unimodal.settings import Settings
+from unimodal.writer import Writer, WritingStep
+
+GOLDEN = Path(__file__).parent / "golden" / "uni_a"
+QUICK: dict[str, Any] = {"num_inference_steps": 2, "decoder_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Pipeline:
+    pipe = unimodal.load(GOLDEN, device="cpu")
+    pipe.set_progress_bar_config(disable=True)
+    values = Settings.preset("tiny").model_dump()
+    values["interleave"] |= {"gen_length": 16, "num_inference_steps": 4, "image_num_inference_steps": 2}
+    values["interleave"] |= {"image_guidance_scale": 1.5, "max_image_tokens": 80}
+    pipe.settings = Settings.model_validate(values)
+    return pipe
+
+
+@pytest.fixture(scope="module")
+def picture() -> Image.Image:
+    return Image.linear_gradient("L").convert("RGB")
+
+
+class Scripted(Writer):
+    """Says what it is told, and draws by itself."""
+
+    def __init__(self, pipe, *answers):
+        super().__init__(pipe.backbone, pipe.sequences)
+        self.answers, self.prompts, self.lengths, self.branches = list(answers), [], [], []
+
+    def text_steps(self, prompts, options, length, **settings):
+        self.prompts.append(list(prompts[0]))
+        self.lengths.append(length)
+        return [torch.tensor(self.answers.pop(0), dtype=torch.long)]
+        yield
+
+    def picture_steps(self, branches, *arguments, **settings):
+        self.branches += branches
+        return (yield from super().picture_steps(branches, *arguments, **settings))
+
+
+def story(pipe, *answers, **changes):
+    writer = Scripted(pipe, *answers)
+    opening = pipe.sequences.conversation(INTERLEAVE, [Turn(role="user", parts=["tell a story"])])
+    teller = InterleavedAnswer(writer, opening, pipe.settings.interleave.but(**changes), stats=Stats())
+    return writer, [part for part in teller if not isinstance(part, WritingStep)], teller.finish_reason
+
+
+def test_a_story_goes_from_text_to_pictures_and_back(pipe):
+    sequences, eos = pipe.sequences, pipe.vocab.eos_id
+    once, then = sequences.text("once upon a time"), sequences.text("and then")
+    writer, segments, reason = story(
+        pipe,
+        [*once, *sequences.header(8, 8)],
+        [*then, *sequences.header(8, 10)],
+        [*sequences.text("the end"), eos],
+    )
+    assert reason == "stop"
+    assert [segments[0], segments[2], segments[4]] == ["once upon a time", "and then", "the end"]
+    first, second = segments[1], segments[3]
+    assert isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor)
+    assert (first.shape, second.shape) == ((8, 8), (8, 10))
+    prompt = sequences.interleaving("tell a story")
+    assert writer.prompts[1] == [*prompt, *once, *sequences.picture(first)]
+    assert writer.prompts[2] == [*writer.prompts[1], *then, *sequences.picture(second)]
+    assert [len(branches.others) for branches in writer.branches] == [1, 2]
+    left_out, alone = sequences.text("<uncondition>"), sequences.interleaving("<uncondition>")
+    assert writer.branches[0].others[0] == [*alone, *sequences.header(8, 8)]
+    assert writer.branches[1].others[0] == [*writer.prompts[1], *left_out, *sequences.header(8, 10)]
+    assert writer.branches[1].others[1] == [*alone, *then, *sequences.header(8, 10)]
+
+
+def test_a_story_ends_at_its_limits(pipe):
+    sequences, words = pipe.sequences, pipe.sequences.text("once")
+    assert story(pipe, words)[2] == "length"
+    drawn = story(pipe, [*words, *sequences.header(8, 8)], max_images=1)
+    assert drawn[2] == "max_images" and len(drawn[1]) == 2
+    for broken in ([*words, pipe.vocab.boi_id], [*sequences.header(8, 8)[1:]]):
+        assert story(pipe, broken)[2] == "broken_header"
+    assert story(pipe, [*words, *sequences.header(200, 200)])[1:] == (["once"], "broken_header")
+
+
+def test_a_story_enforces_its_budgets(pipe):
+    sequences, words = pipe.sequences, pipe.sequences.text("once")
+    assert story(pipe, [*words, *sequences.header(8, 10)], max_image_tokens=79)[1:] == (["once"], "broken_header")
+    assert story(pipe, [*words, *sequences.header(8, 10)], max_images=0)[1:] == (["once"], "max_images")
+    writer, _, reason = story(pipe, [*words, *sequences.header(8, 8)], words, gen_length=7)
+    assert (writer.lengths, reason) == ([7, 7], "length")
+
+
+def test_a_story_ends_where_the_context_is_full(pipe, monkeypatch):
+    sequences = pipe.sequences
+    once = sequences.text("once upon a time")
+    prompt = sequences.interleaving("tell a story")
+    picture = len(sequences.header(8, 8)) + 64 + 1
+    needed = len(prompt) + len(once) + picture
+    for room, drawn, lengths in ((needed, 1, [16]), (needed + 5, 1, [16, 5]), (needed - 1, 0, [16])):
+        monkeypatch.setattr(pipe.backbone, "config", replace(pipe.backbone.config, max_position_embeddings=room))
+        writer, parts, reason = story(pipe, [*once, *sequences.header(8, 8)], sequences.text("so"))
+        assert (len(parts) - (len(lengths) > 1), writer.lengths, reason) == (1 + drawn, lengths, "length")
+
+
+def test_a_story_goes_on_from_the_pictures_it_is_given(pipe, picture, monkeypatch):
+    sequences = pipe.sequences
+    writer = Scripted(pipe, sequences.header(8, 8), [pipe.vocab.eos_id])
+    monkeypatch.setattr(Pipeline, "writer", property(lambda self: writer))
+    result = pipe.interleave("go on", [picture, picture.rotate(90)], decoder_steps=2)
+    grids = [pipe._encode(small, Stats()) for small in pipe.sizes.for_understanding([picture, picture.rotate(90)])]
+    assert writer.prompts[0] == sequences.interleaving("go on", grids)
+    assert len(result.images) == 1
+    left_out = sequences.interleaving("<uncondition>", grids)
+    assert writer.branches[0].others[0] == [*left_out, *sequences.header(8, 8)]
+
+
+def test_thoughts_lose_the_header_they_end_with(pipe):
+    sequences = pipe.sequences
+    words, header = sequences.thoughts("a cat in the middle"), sequences.header(8, 16)
+    writer = Writer(pipe.backbone, sequences)
+    for end in (header, header[3:], header[:1] + header[3:], [pipe.vocab.eos_id], []):
+        assert writer._without_end([*words, *end]) == words
+    assert sequences.thought_text(words) == "a cat in the middle"
+
+
+def test_the_size_asked_for_counts_and_not_the_one_thought_of(pipe, monkeypatch):
+    sequences = pipe.sequences
+    words = sequences.thoughts("a cat in the middle")
+    writer = Scripted(pipe, [*words, *sequences.header(8, 16)])
+    monkeypatch.setattr(Pipeline, "writer", property(lambda self: writer))
+    result = pipe.generate("a cat", height=256, width=320, thinking=True, **QUICK)
+    assert result.thinking == ["a cat in the middle"]
+    assert writer.prompts == [sequences.thinking("a cat")]
+    assert writer.branches == [sequences.generation_after_thinking("a cat", words, 8, 10)]
+    assert result.images[0].size == (320, 256) and result.codes[0].shape == (8, 10)
