@@ -14,7 +14,7 @@ from unimodal import Gap, exactly_words, json_template
 from unimodal.diffusion.canvas import Canvas
 from unimodal.diffusion.sampler import SamplingOptions, SamplingTask, sample, stream
 from unimodal.gap_tokens import GapTokens
-from unimodal.infill import parse_gaps, read_gapped_texts
+from unimodal.infill import Content, parse_gaps, read_gapped_texts
 from unimodal.pipeline import Pipeline
 from unimodal.writer import Writer
 
@@ -281,7 +281,8 @@ def test_a_json_form_is_json_whatever_is_drawn(pipe, number):
 
 
 def test_contents_keep_to_what_they_say(pipe, gap_tokens):
-    for content, forbidden in (("line", "\n"), ("quoted", '"\\\n\t'), ("word", " \n\t\"'\\"), ("number", "abc .-")):
+    never: dict[Content, str] = {"line": "\n", "quoted": '"\\\n\t', "word": " \n\t\"'\\", "number": "abc .-"}
+    for content, forbidden in never.items():
         sequence = gap_tokens.write([Gap(tokens=2, content=content)], 1)
         for row in gap_tokens.allowed([kind for kind in sequence.kinds if kind is not None]):
             pieces = "".join(pipe.text_tokenizer.decode([id_]) for id_ in row.nonzero().flatten().tolist())
@@ -292,6 +293,29 @@ def test_contents_keep_to_what_they_say(pipe, gap_tokens):
     free = gap_tokens.write([Gap(at_most=2, content="word")], 1)
     rows = gap_tokens.allowed([kind for kind in free.kinds if kind is not None])
     assert [bool(row[pipe.vocab.eos_id]) for row in rows] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"policy": "threshold", "threshold": 0.02},
+        {"policy": "remasking", "remasking": "top_k_margin"},
+        {"policy": "ancestral"},
+        {"policy": "editing", "editing_threshold": 0.0, "max_post_steps": 2},
+        {"span": "sequence"},
+    ],
+    ids=str,
+)
+def test_what_is_known_stays_under_any_policy(pipe, options):
+    form = json_template({"a": Gap(tokens=4), "b": [1, Gap(at_most=2, content="number")]})
+    settings = {**QUICK, **options, "temperature": 1.0}
+    if options.get("policy") == "threshold":
+        del settings["num_inference_steps"]
+    result = pipe.infill([form, ["one ", Gap(tokens=3), " two"]], prompt="what?", generator=seed(), **settings)
+    assert list(json.loads(result.texts[0])) == ["a", "b"]
+    assert len(result.tokens[0]) - len(pipe.infill(form, prompt="what?", **QUICK).tokens[0]) in (-1, 0, 1)
+    assert result.texts[1].startswith("one ")
+    assert result.texts[1].endswith(" two")
 
 
 def test_a_prompt_with_pictures_is_answered_in_a_form(pipe):

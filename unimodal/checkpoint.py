@@ -1,8 +1,9 @@
 """Finds a checkpoint's folder, and reads and writes the backbone in it.
 
-A checkpoint is a folder in the layout of the published LLaDA2.0-Uni. The backbone is its root: `config.json` and
-`model.safetensors`, or shards with `model.safetensors.index.json`. Reading is strict and never holds two copies of the
-model: it is built without memory, allocated once in the run dtype, and filled tensor by tensor.
+A checkpoint is a folder in the layout of the published LLaDA2.0-Uni, or of the text-only LLaDA2.0 and LLaDA2.1. The
+backbone is its root: `config.json` and `model.safetensors`, or shards with `model.safetensors.index.json`. Reading is
+strict and never holds two copies of the model: it is built without memory, allocated once in the run dtype, and filled
+tensor by tensor.
 """
 
 import json

@@ -123,9 +123,9 @@ class GapTokens:
         """
         allowed = torch.zeros(len(kinds), self.vocab.image_token_offset, dtype=torch.bool)
         for row, kind in zip(allowed, kinds, strict=True):
-            fits = _rule(kind)
-            ids = [id_ for id_, piece in _pieces(self.text_tokenizer).items() if id_ < len(row) and fits(piece)]
-            if not ids:
+            ids = _fitting(self.text_tokenizer, kind._replace(may_end=False))
+            ids = ids[ids < len(row)]
+            if not len(ids):
                 raise ValueError(
                     f"content: the tokenizer has no token with which a {kind.content!r} gap could be filled"
                 )
@@ -203,6 +203,13 @@ def _rule(kind: Kind) -> Callable[[str], bool]:
     else:
         pattern = {"text": _TEXT, "line": _LINE, "quoted": _QUOTED}[kind.content]
     return lambda piece: bool(pattern.fullmatch(piece)) and (not kind.spaced or piece.startswith(" "))
+
+
+@functools.lru_cache(maxsize=32)
+def _fitting(text_tokenizer: TextTokenizer, kind: Kind) -> Tensor:
+    """The ids of the ordinary tokens that may stand at a position of a kind, int64 [n]."""
+    fits = _rule(kind)
+    return torch.tensor([id_ for id_, piece in _pieces(text_tokenizer).items() if fits(piece)], dtype=torch.long)
 
 
 @functools.lru_cache(maxsize=4)

@@ -15,6 +15,7 @@ from unimodal.jobs.job import Job
 from unimodal.jobs.options import Sampling, spelled_out
 from unimodal.progress import StepCallback
 from unimodal.results import InfillOutput, Stats
+from unimodal.settings import TextSettings
 
 
 class Infill(Job):
@@ -45,6 +46,7 @@ class Infill(Job):
                 each.
             gap_length: the largest number of tokens in a gap of free length.
             num_inference_steps: for every `block_length` positions.
+            span: `sequence` makes what comes before the first gap, the prompt included, part of the one block.
             sampling: see `Sampling`.
 
         Raises:
@@ -67,12 +69,13 @@ class Infill(Job):
         ]
         filled: dict[int, Tensor] = {}
         with self._progress(callback_on_step_end) as progress:
-            for blocks, places in _by_length(tasks, settings.block_length).items():
+            for columns, places in _by_length(tasks, settings).items():
                 group = [tasks[place] for place in places]
+                steps = settings.num_inference_steps * columns // settings.block_length
                 rows = self.writer.fill(
                     group,
-                    settings.sampling(num_inference_steps=settings.num_inference_steps * blocks),
-                    self._allowed(group, [sequences[place] for place in places], settings.block_length, gap_tokens),
+                    settings.sampling(num_inference_steps=steps),
+                    self._allowed(group, [sequences[place] for place in places], columns, gap_tokens),
                     stats=stats,
                     watch=progress.writing,
                 )
@@ -118,18 +121,17 @@ class Infill(Job):
         self,
         tasks: Sequence[SamplingTask],
         sequences: Sequence[GappedSequence],
-        block_length: int,
+        columns: int,
         gap_tokens: GapTokens,
     ) -> AllowedTokens:
-        """What may stand in each column of the block that is filled."""
+        """What may stand in each column of the block that is filled, with which the tasks end."""
         known = [sequence.kinds[sequence.first_gap :] for sequence in sequences]
         kinds = list(dict.fromkeys(kind for row in known for kind in row if kind is not None))
         anything = torch.ones(1, self.vocab.image_token_offset, dtype=torch.bool)
         rows = []
         for task, row in zip(tasks, known, strict=True):
             indices = [0 if kind is None else kinds.index(kind) + 1 for kind in row]
-            before = len(task.prompt) % block_length
-            rows.append([*[0] * before, *indices, *[0] * (task.length - len(row))])
+            rows.append([*[0] * (columns - task.length), *indices, *[0] * (task.length - len(row))])
         device = self.device
         return AllowedTokens(
             kinds=torch.cat([anything, gap_tokens.allowed(kinds)]).to(device),
@@ -143,9 +145,11 @@ def _one_for_each(values: Sequence[Any], count: int) -> list[Any]:
     return [*values] * (count if len(values) == 1 else 1)
 
 
-def _by_length(tasks: Sequence[SamplingTask], block_length: int) -> dict[int, list[int]]:
-    """The tasks whose last block is as many times as long as a usual one."""
+def _by_length(tasks: Sequence[SamplingTask], settings: TextSettings) -> dict[int, list[int]]:
+    """The tasks whose block to fill has as many columns."""
     groups: dict[int, list[int]] = {}
     for place, task in enumerate(tasks):
-        groups.setdefault((len(task.prompt) % block_length + task.length) // block_length, []).append(place)
+        length = len(task.prompt)
+        before = length if settings.span == "sequence" else length % settings.block_length
+        groups.setdefault(before + task.length, []).append(place)
     return groups
