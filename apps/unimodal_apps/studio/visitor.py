@@ -118,11 +118,15 @@ class Visitor:
 
     def run(self, task: str) -> None:
         """Presses the button of the tab."""
+        # Facts of an earlier run are told apart from those to come.
+        self.page.evaluate(
+            "(place) => document.querySelector(place)?.setAttribute('data-old', '')", f"#{task}-facts .uni-facts"
+        )
         self.page.locator(f"#{task}-run").click()
 
     def wait(self, task: str) -> dict[str, str]:
         """Waits until the run is over; returns what the footer says."""
-        self.page.wait_for_selector(f"#{task}-facts .uni-facts")
+        self.page.wait_for_selector(f"#{task}-facts .uni-facts:not([data-old])")
         names = self.page.locator(f"#{task}-facts dt").all_inner_texts()
         return dict(zip(names, self.page.locator(f"#{task}-facts dd").all_inner_texts(), strict=True))
 
