@@ -54,14 +54,17 @@ def model(request: pytest.FixtureRequest) -> MaskedDiffusionTransformer:
     )
     model = MaskedDiffusionTransformer(config).eval()
     for layer in model.layers:
-        torch.nn.init.uniform_(layer.attention.key_norm.weight, 0.2, 3.0)  # else all keys are nearly as long
+        # Else all keys are nearly as long.
+        torch.nn.init.uniform_(layer.get_parameter("attention.key_norm.weight"), 0.2, 3.0)
     return model
 
 
 class ForcedOptions(SprintOptions):
     """Goes through all of pruning, even when everything is kept."""
 
-    keeps_everything = False
+    @property
+    def keeps_everything(self) -> bool:
+        return False
 
 
 def locate(tokens: Tensor) -> Tensor:
@@ -119,10 +122,9 @@ def test_with_everything_kept_it_is_a_full_recompute(model, guidance):
     tasks = tasks_for(guidance)
     settings = {"guidance": guidance, "vocab_range": PICTURES}
     plain = run(model, tasks, use_cache=False, **settings)
-    everything = {"text_keep_ratio": 1.0, "image_keep_ratio": 1.0}
-    assert run(model, tasks, options=SprintOptions(**everything), **settings) == plain
+    assert run(model, tasks, options=SprintOptions(text_keep_ratio=1.0, image_keep_ratio=1.0), **settings) == plain
     for warmup in (1, 2):
-        forced = ForcedOptions(**everything, cache_warmup_steps=warmup)
+        forced = ForcedOptions(text_keep_ratio=1.0, image_keep_ratio=1.0, cache_warmup_steps=warmup)
         assert run(model, tasks, options=forced, **settings) == plain
 
 
@@ -142,7 +144,8 @@ class Masked(CachedDenoiser):
             canvas.tokens[:, :start], position_ids=canvas.positions(0, start), attention_mask=canvas.visible(0, start)
         )
         sure = full.logits.softmax(dim=-1).amax(dim=-1)
-        kept = [self.kept(canvas, layer, start, sure) for layer in range(self._cache.num_layers)]
+        assert self._cache is not None
+        kept = [self.kept(self._cache.keys(layer), canvas, sure) for layer in range(self._cache.num_layers)]
         hooks = [
             layer.attention.register_forward_pre_hook(self.hiding(kept[place]))
             for place, layer in enumerate(self._model.layers)
@@ -172,8 +175,8 @@ class Masked(CachedDenoiser):
 
         return hide
 
-    def kept(self, canvas: Canvas, layer: int, start: int, sure: Tensor) -> Tensor:
-        keys, alpha = self._cache.keys(layer), self.options.confidence_alpha
+    def kept(self, keys: Tensor, canvas: Canvas, sure: Tensor) -> Tensor:
+        alpha, start = self.options.confidence_alpha, keys.shape[2]
         kept = torch.zeros(len(keys), start, dtype=torch.bool)
         for row in range(len(keys)):
             places = range(min(int(canvas.padding[row]), start), start)
@@ -181,7 +184,8 @@ class Masked(CachedDenoiser):
             mean = sum(norm.values()) / max(1, len(norm))
             for ratio, wanted in ((self.options.text_keep_ratio, False), (self.options.image_keep_ratio, True)):
                 own = [place for place in places if bool(self.is_picture(canvas.tokens[row, place])) == wanted]
-                own.sort(key=lambda place: -(alpha * norm[place] / mean + (1 - alpha) * float(sure[row, place])))
+                score = {place: alpha * norm[place] / mean + (1 - alpha) * float(sure[row, place]) for place in own}
+                own.sort(key=lambda place, score=score: -round(score[place] * 2**13))
                 kept[row, own[: int(ratio * len(own) + 1e-9)]] = True
         return kept
 
@@ -200,7 +204,7 @@ PRUNED = [
 @pytest.mark.parametrize("guidance", GUIDANCES[-1:])
 def test_pruning_equals_hiding(model, options, guidance):
     settings = {"guidance": guidance, "vocab_range": PICTURES}
-    tasks = tasks_for(guidance)
+    tasks = tasks_for(guidance, 12)
     pruned = run(model, tasks, options=options, **settings)
     assert pruned == run(model, tasks, options=options, make=Masked, **settings)
 
@@ -261,6 +265,8 @@ def test_the_best_of_each_kind_by_hand():
     assert best(score, among, torch.tensor([2])).tolist() == [[False, False, True, False, True]]
     assert best(score, among, torch.tensor([9])).tolist() == among.tolist()
     assert not best(score, among, torch.tensor([0])).any()
+    nearly = score + torch.tensor([0.0, 0.0, -1e-6, 1e-6, 0.0])
+    assert best(nearly, among, torch.tensor([2])).tolist() == [[False, False, True, False, True]]
 
 
 def test_what_is_kept_by_hand():

@@ -101,7 +101,7 @@ class Attention(nn.Module):
 
     def _normalised(self, heads: Tensor) -> Tensor:
         """Queries and keys [B, L, heads + kv_heads, head_dim] in one pass, each with the weight of its norm."""
-        if isinstance(self.query_norm, nn.Identity):
+        if not (isinstance(self.query_norm, RMSNorm) and isinstance(self.key_norm, RMSNorm)):
             return heads
         weights = [
             self.query_norm.weight.expand(self.num_heads, -1),

@@ -225,7 +225,12 @@ def quota(ratio: float, count: Tensor) -> Tensor:
 
 
 def best(score: Tensor, among: Tensor, count: Tensor) -> Tensor:
-    """The `count` [R] highest-scoring places among those allowed, bool [R, L]; the earlier of equals."""
+    """The `count` [R] highest-scoring places among those allowed, bool [R, L]; the earlier of equals.
+
+    Equal are scores that agree to 2^-13: those of two equal tokens differ in the last digits, which depend on the size
+    of the batch.
+    """
+    score = (score * 2**13).round()
     order = score.masked_fill(~among, -torch.inf).argsort(dim=1, descending=True, stable=True)
     rank = torch.empty_like(order).scatter_(
         1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)

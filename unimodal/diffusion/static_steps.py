@@ -47,9 +47,8 @@ class StaticDenoiser(CachedDenoiser):
         if isinstance(width_multiple, bool) or not isinstance(width_multiple, int) or width_multiple < 1:
             raise ValueError(f"width_multiple: got {width_multiple!r}, it must be a whole number of at least 1")
         self._width_multiple = width_multiple
-        if record is None:
-            record = model.device.type == "cuda" and model.dtype == torch.bfloat16
-        self._steps = RecordedSteps(record=record)
+        can_record = model.device.type == "cuda" and model.dtype == torch.bfloat16
+        self._steps = RecordedSteps(record=can_record if record is None else record)
 
     def keep(self, rows: Tensor) -> None:
         super().keep(rows)
