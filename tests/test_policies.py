@@ -361,3 +361,8 @@ def test_what_does_not_go_together_is_refused(values, message):
 def test_cosine_is_not_for_text():
     with pytest.raises(ValueError, match="policy: got 'cosine', it is for pictures"):
         fill(tasks((3, 8)), options("cosine"), stop_ids=[EOS])
+
+
+def test_a_block_behind_a_prompt_is_no_whole_sequence():
+    with pytest.raises(ValueError, match="span: got 'sequence'"):
+        fill(tasks((3, 8)), options("quota", span="sequence"), joined=True)

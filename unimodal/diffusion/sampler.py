@@ -70,7 +70,7 @@ def stream(
             stop ids with a policy that is for pictures only.
     """
     guidance = guidance or NoGuidance()
-    _check(tasks, options, guidance, stop_ids)
+    _check(tasks, options, guidance, stop_ids, joined)
     canvas = Canvas.lay_out(
         [[task.prompt, *task.others] for task in tasks],
         [task.length for task in tasks],
@@ -124,7 +124,11 @@ def stream(
 
 
 def _check(
-    tasks: Sequence[SamplingTask], options: SamplingOptions, guidance: Guidance, stop_ids: Sequence[int]
+    tasks: Sequence[SamplingTask],
+    options: SamplingOptions,
+    guidance: Guidance,
+    stop_ids: Sequence[int],
+    joined: bool,
 ) -> None:
     if not tasks:
         raise ValueError("tasks: got none, at least one is needed")
@@ -133,6 +137,8 @@ def _check(
             raise ValueError(
                 f"others: got {len(task.others)} prompts, the guidance has {guidance.num_branches} branches"
             )
+    if joined and options.span == "sequence":
+        raise ValueError("span: got 'sequence', what is filled here is one block behind its prompt: block or answer")
     if stop_ids and not options.make_policy().ends_text:
         raise ValueError(
             f"policy: got {options.policy!r}, it is for pictures; text that ends at a stop token needs another"
