@@ -1,85 +1,36 @@
 """The command line: every verb on a reference checkpoint, and every kind of bad input in one line."""
 
 import json
-import os
+import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
+import typer
+from command_line import QUICK, Command, call, model, picture, refused, run_alone, written
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import unimodal
 from unimodal_apps.cli import app
 
-QUICK = ("--num-inference-steps", "2", "--decoder-steps", "1", "--height", "256", "--width", "256", "--device", "cpu")
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        return json.loads(self.out)
-
-
-Command = Callable[..., Outcome]
-
-
-@pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    """Runs the command line in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Outcome:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            app([str(argument) for argument in arguments], prog_name="unimodal")
-        captured = capfd.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Outcome(ended.value.code, captured.out, captured.err)
-
-    return run
-
-
-@pytest.fixture
-def model(golden: Path) -> Path:
-    return golden / "uni_a"
-
-
-@pytest.fixture
-def picture(model: Path) -> Path:
-    return model / "images" / "image_0.png"
-
-
-def written(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-
-
-def refused(outcome: Outcome, *words: str) -> None:
-    """One line, exit code 2, and the words that say what is wrong and what is allowed."""
-    assert outcome.code == 2, outcome
-    assert outcome.out == ""
-    assert outcome.err.endswith("\n") and outcome.err.count("\n") == 1, outcome.err
-    for word in words:
-        assert word in outcome.err, outcome.err
+__all__ = ["call", "model", "picture"]
+VERBS: dict[str, Any] = dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
 
 def test_understand_answers(call: Command, model: Path, picture: Path, tmp_path: Path) -> None:
     arguments = ("understand", picture, picture, "-q", "what is it?", "-q", "where?", "--model", model, "--seed", "1")
     found = call(*arguments, "--gen-length", "8", "--json", "--output", "answers.json", "--device", "cpu")
     assert found.code == 0 and found.err == ""
-    assert found.json["images"] == [str(picture)] * 2
+    assert [source["path"] for source in found.json["sources"]] == [str(picture)] * 2
     assert [entry["question"] for entry in found.json["answers"]] == ["what is it?", "where?"]
     assert found.json["answer"] == found.json["answers"][0]["answer"]
-    assert found.json["settings"]["gen_length"] == 8 and found.json["seed"] == 1
+    assert found.json["arguments"] == {"gen_length": 8} and found.json["seed"] == 1
+    assert found.json["settings"]["understand"]["gen_length"] > 8
     assert json.loads((tmp_path / "answers.json").read_text(encoding="utf-8")) == found.json
     plain = call(*arguments, "--gen-length", "8", "--device", "cpu")
     assert plain.out == "".join(f"{entry['answer']}\n" for entry in found.json["answers"])
@@ -95,7 +46,8 @@ def test_generate_writes_pictures_that_say_how_they_were_made(call: Command, mod
         assert image.size == (256, 256)
         facts = image.text  # type: ignore[attr-defined]
     assert facts["prompt"] == "a réd cat" and facts["model"] == str(model) and facts["seed"] == "7"
-    assert json.loads(facts["settings"])["num_inference_steps"] == 2
+    assert json.loads(facts["arguments"])["num_inference_steps"] == 2
+    assert json.loads(facts["settings"])["generate"]["guidance_rescale"] >= 0
     assert set(found.json["stats"]) == {"forwards", "tokens", "tokens_per_forward", "seconds"}
 
 
@@ -169,18 +121,71 @@ def test_eval_writes_scores(call: Command, monkeypatch: pytest.MonkeyPatch, mode
     assert seen == {"samples": 3, "seed": 2, "level": "standard", "tasks": ("understand",), "progress": False}
 
 
+def test_a_dash_reads_and_writes_the_standard_streams(
+    call: Command, model: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call("edit", picture, "-i", "make it blue", "--model", model, *QUICK, "--seed", "3", "-o", "file.png")
+    written_out = TextIOWrapper(BytesIO())
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", written_out)
+        arguments = ("edit", "-", "-i", "make it blue", "--model", model, *QUICK, "--seed", "3", "-o", "-")
+        found = call(*arguments, stdin=picture.read_bytes())
+    assert found.code == 0 and found.err == "-  (256 x 256 pixels, seed 3)\n"
+    written_out.seek(0)
+    with Image.open(written_out.buffer) as piped, Image.open("file.png") as saved:
+        assert piped.tobytes() == saved.tobytes()
+        facts = piped.text  # type: ignore[attr-defined]
+    assert "path" not in json.loads(facts["sources"])[0]
+    told = call("generate", "-", "--model", model, *QUICK, "--json", stdin="a réd cat\n".encode())
+    assert told.json["prompt"] == "a réd cat"
+    refused(call("generate", "-", "--model", model, stdin=b" \n"), "prompt", "empty")
+    refused(call("understand", "-", "-q", "what?", stdin=b"no picture"), "picture", "standard input")
+
+
 def test_help_and_version(call: Command) -> None:
     for arguments in ((), ("--help",)):
         found = call(*arguments)
-        assert found.code == 0 and "interleave" in found.out
+        assert found.code == 0 and "interleave" in found.out and "Exit codes" in found.out
     assert call("--version").out.strip() == unimodal.__version__
     assert "--guidance-scale" in call("generate", "--help").out
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_examples_are_commands_that_there_are(verb: str) -> None:
+    """Every example of a help page is parsed, and every verb has some."""
+    lines = VERBS[verb].help.partition("Examples:")[2].splitlines()
+    examples = [part for line in lines for part in line.split(">")[0].split("|") if "unimodal " in part]
+    assert examples, f"{verb} has no example"
+    for example in examples:
+        name, *words = shlex.split(example)[1:]
+        VERBS[name].make_context(name, words)
+
+
+def test_completion_knows_verbs_options_and_values(tmp_path: Path) -> None:
+    script = run_alone(tmp_path, "--show-completion", "bash")
+    assert "_UNIMODAL_COMPLETE" in script.out
+
+    def completed(line: str) -> list[str]:
+        place = {"COMP_WORDS": f"unimodal {line}", "COMP_CWORD": str(len(line.split(" ")))}
+        return run_alone(tmp_path, _UNIMODAL_COMPLETE="complete_bash", **place).out.split()
+
+    assert completed("gen") == ["generate"]
+    assert "--guidance-scale" in completed("generate --gui")
+    assert completed("generate --model ti") == ["tiny"]
+    assert completed("edit --decoder ") == ["turbo", "normal"]
 
 
 BAD_ARGUMENTS = {
     "unknown verb": (("drow",), ("drow", "understand, generate, edit")),
     "unknown option": (("generate", "a cat", "--colour", "red"), ("--colour", "--height")),
-    "no prompt": (("generate",), ("prompt",)),
+    "no prompt": (("generate",), ("prompt", "--input")),
+    "no instruction": (("edit", "{picture}"), ("--instruction", "--input")),
+    "prompt and requests": (("generate", "a cat", "--input", "{text}"), ("prompt", "--input")),
+    "standard input twice": (("edit", "-", "-", "-i", "mix"), ("standard input", "picture")),
+    "picture and JSON to the standard output": (("generate", "a cat", "-o", "-", "--json"), ("--output", "--json")),
+    "two pictures to the standard output": (("generate", "a cat", "-o", "-", "--num-images", "2"), ("one picture",)),
+    "a story to the standard output": (("interleave", "a tale", "-o", "-"), ("--output", "folder")),
+    "a seed of many digits": (("generate", "a cat", "--seed", str(2**64)), ("--seed", "2**64")),
     "too many arguments": (("generate", "a", "red", "cat"), ("red cat",)),
     "empty prompt": (("generate", " "), ("prompt", "not empty")),
     "empty question": (("understand", "{picture}", "-q", ""), ("question", "not empty")),
@@ -210,6 +215,8 @@ BAD_ARGUMENTS = {
     "unknown task": (("eval", "--model", "{model}", "--task", "fly"), ("fly", "understand")),
     "scores into a folder": (("eval", "--json", "{folder}"), ("output", "folder")),
     "a part that is missing": (("train", "backbone", "--checkpoint", "run"), ("run/image_tokenizer", "config.json")),
+    "no picture to reproduce": (("reproduce", "nowhere.png"), ("nowhere.png", "no file")),
+    "a picture from elsewhere": (("reproduce", "{picture}"), ("image_0.png", "how it was made")),
     "no samples": (("eval", "--samples", "0"), ("--samples", "1")),
 }
 
@@ -315,11 +322,5 @@ def test_errors_of_the_program_itself_keep_their_traceback(call: Command, monkey
 
 
 def test_the_process_says_one_line_and_nothing_else(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "unimodal_apps.cli", "generate", "a cat", "--model", "nobody/nothing/here"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment())
-    refused(Outcome(done.returncode, done.stdout, done.stderr), "nobody/nothing/here")
+    refused(run_alone(tmp_path, "generate", "a cat", "--model", "nobody/nothing/here"), "nobody/nothing/here")
     assert written(tmp_path) == []
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

@@ -17,10 +17,17 @@ from unimodal_apps.requests import Request, Source
 from unimodal_apps.session import pick_seed
 from unimodal_apps.standard_streams import DASH, read_lines
 
-TEXT_KEYS = {"understand": "question", "generate": "prompt", "edit": "instruction", "interleave": "prompt"}
-WITH_PICTURES = {"understand": True, "edit": True, "interleave": False}
+TEXT_KEYS = {
+    "understand": "question",
+    "generate": "prompt",
+    "edit": "instruction",
+    "interleave": "prompt",
+    "infill": "text",
+}
+WITH_PICTURES = {"understand": True, "edit": True, "interleave": False, "infill": False}
 """Whether a line of these tasks must have pictures; lines of the others have none."""
-DRAWN = ("generate", "edit")
+DRAWN, WRITTEN = ("generate", "edit"), ("understand", "infill")
+"""Tasks of pictures alone, and of text alone."""
 
 _ID = re.compile(r"\w[\w.-]{0,99}")
 
@@ -86,12 +93,14 @@ class _Reader:
         name = self._name(number, stated.pop("id", None))
         seed, count = stated.pop("seed", None), stated.pop("num_images", self._count)
         sources = self._sources(stated.pop("images", []))
+        mask = stated.pop("mask", None)
         request = Request(
             task=self._task,
             text=words,
             seed=self._seed(name) if seed is None else seed,
             sources=sources,
             count=count,
+            mask=None if mask is None else Source.read(str(self._folder / mask), "mask", keep=False),
             arguments={**self._settings.stated(), **_without_none(stated)},
         )
         is_seeded = seed is not None or self._run.seed is not None
@@ -136,6 +145,8 @@ def _line_model(task: str, settings: type[Settings]) -> type[BaseModel]:
     keys: dict[str, Any] = {TEXT_KEYS[task]: (str, ...)}
     if task in WITH_PICTURES:
         keys["images"] = (str | list[str], ... if WITH_PICTURES[task] else [])
+    if task == "edit":
+        keys["mask"] = (str | None, None)
     keys |= {"id": (str | int | None, None), "seed": (int | None, Field(None, ge=0))}
     if task in DRAWN:
         keys["num_images"] = (int, Field(1, ge=1))
@@ -152,6 +163,7 @@ def _digest(request: Request, model: str, is_seeded: bool) -> str:
         "task": request.task,
         "text": request.text,
         "sources": [source.sha256 for source in request.sources],
+        "mask": None if request.mask is None else request.mask.sha256,
         "count": request.count,
         "arguments": dict(request.arguments),
         "model": model,

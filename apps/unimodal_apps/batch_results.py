@@ -71,8 +71,7 @@ def _read(path: Path) -> tuple[dict[str, dict[str, Any]], bool]:
     for number, text in enumerate(lines, start=1):
         try:
             entry = json.loads(text)
-            entries[entry["id"]] = entry
-            entry["files"], entry["request"]
+            entries[entry["id"]] = {"files": list(entry["files"]), "request": entry["request"]} | entry
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{path}, line {number}: it is no result of a batch, choose another --output") from None
     return entries, bool(last)

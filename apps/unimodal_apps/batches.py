@@ -7,14 +7,15 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from unimodal import Pipeline
-from unimodal_apps.batch_lines import DRAWN, Line, read_requests
+from unimodal_apps.batch_lines import DRAWN, WRITTEN, Line, read_requests
 from unimodal_apps.batch_results import Results
-from unimodal_apps.metadata import Maker
+from unimodal_apps.metadata import Maker, Record
 from unimodal_apps.options import Batch, Run, Settings
 from unimodal_apps.requests import Answer, perform
 from unimodal_apps.saving import record_of, save_answer, save_drawings
@@ -34,7 +35,7 @@ def run_batch(
             the first result is made.
     """
     assert batch.input is not None
-    if output is None and task != "understand":
+    if output is None and task not in WRITTEN:
         raise ValueError("--output: name the folder for the results of --input")
     lines = read_requests(batch.input, task, settings, run, num_images)
     results = None if output is None else Results(output)
@@ -105,25 +106,20 @@ def _named(lines: Sequence[Line]) -> str:
 def _entry(line: Line, answer: Answer, maker: Maker, pipe: Pipeline, results: Results | None) -> dict[str, Any]:
     """The result of a line, its files written; names of files are relative to the folder."""
     request = line.request
-    record = None if request.task == "understand" else record_of(request, maker, pipe)
-    made: dict[str, Any] = {"answer": answer.text}
-    files: list[str] = []
-    if results is not None and record is not None and request.task in DRAWN:
-        stems = [line.id] if request.count == 1 else [f"{line.id}-{index + 1}" for index in range(request.count)]
-        files = [f"{stem}.png" for stem in stems]
-        made = save_drawings(answer, record, [results.folder / name for name in files]) | {"images": files}
-    elif results is not None and record is not None:
-        made = save_answer(answer, record, results.folder / line.id)
-        for segment in made["segments"]:
-            if segment["type"] == "image":
-                segment["image"] = _relative(segment["image"], results)
-        made["story"] = _relative(made["story"], results)
-        files = [made["story"], *(segment["image"] for segment in made["segments"] if segment["type"] == "image")]
+    if request.task in WRITTEN:
+        files: list[str] = []
+        made: dict[str, Any] = {"answer": answer.text} | ({} if answer.gaps is None else {"gaps": answer.gaps})
+    else:
+        assert results is not None
+        made = _saved(line, answer, record_of(request, maker, pipe), results.folder)
+        files = made["images"] + ([made["story"]] if "story" in made else [])
+    asked: dict[str, Any] = {"id": line.id, "task": request.task, "text": request.text}
+    if request.sources:
+        asked["sources"] = [source.as_mapping() for source in request.sources]
+    if request.mask is not None:
+        asked["mask"] = request.mask.as_mapping()
     return {
-        "id": line.id,
-        "task": request.task,
-        "prompt": request.text,
-        **({"sources": [source.as_mapping() for source in request.sources]} if request.sources else {}),
+        **asked,
         "seed": request.seed,
         **made,
         "arguments": dict(request.arguments),
@@ -134,10 +130,14 @@ def _entry(line: Line, answer: Answer, maker: Maker, pipe: Pipeline, results: Re
     }
 
 
-def _relative(path: str, results: Results) -> str:
-    from pathlib import Path
-
-    return Path(path).relative_to(results.folder).as_posix()
+def _saved(line: Line, answer: Answer, record: Record, folder: Path) -> dict[str, Any]:
+    """Writes the pictures of a line, or its story."""
+    if line.request.task in DRAWN:
+        count = line.request.count
+        names = [f"{line.id}.png"] if count == 1 else [f"{line.id}-{number}.png" for number in range(1, count + 1)]
+        return save_drawings(answer, record, [folder / name for name in names]) | {"images": names}
+    made = save_answer(answer, record, folder / line.id, shown_below=Path(line.id))
+    return made | {"images": [segment["image"] for segment in made["segments"] if segment["type"] == "image"]}
 
 
 def _told(entry: dict[str, Any], as_json: bool) -> str:

@@ -9,10 +9,12 @@ import typer
 
 import unimodal
 from unimodal_apps.commands.bench import bench
+from unimodal_apps.commands.chat import chat
 from unimodal_apps.commands.demo import demo
 from unimodal_apps.commands.edit import edit
 from unimodal_apps.commands.evaluate import evaluate
 from unimodal_apps.commands.generate import generate
+from unimodal_apps.commands.infill import infill
 from unimodal_apps.commands.info import info
 from unimodal_apps.commands.interleave import interleave
 from unimodal_apps.commands.quickstart import quickstart
@@ -54,6 +56,8 @@ for verb, command in {
     "generate": generate,
     "edit": edit,
     "interleave": interleave,
+    "chat": chat,
+    "infill": infill,
     "reproduce": reproduce,
     "serve": serve,
     "quickstart": quickstart,

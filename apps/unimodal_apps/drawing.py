@@ -24,12 +24,14 @@ def draw(
     run: Run,
     output: str | None,
     num_images: int,
+    mask: str | None = None,
 ) -> None:
     """Draws `num_images` pictures and tells where they are.
 
     Args:
         text_name: what messages call the text.
         pictures: files of the pictures that go in; here and for the text a dash is the standard input.
+        mask: file of what may change of the first picture.
         output: see `picture_paths`; a dash is the standard output.
 
     Raises:
@@ -39,10 +41,13 @@ def draw(
     [words] = read_texts(text_name, entered.text(text_name, text))
     repeated([words], num_images)
     sources = tuple(entered.source("picture", path) for path in pictures)
+    area = None if mask is None else entered.source("mask", mask)
     seed = pick_seed(run.seed)
     to_stdout = check_dash_output(output, num_images, run.as_json)
     paths = [] if to_stdout else picture_paths(output, num_images, file_name(words, seed))
-    request = Request(task=task, text=words, seed=seed, sources=sources, count=num_images, arguments=settings.stated())
+    request = Request(
+        task=task, text=words, seed=seed, sources=sources, count=num_images, mask=area, arguments=settings.stated()
+    )
     pipe = open_pipeline(run.model, run.device, run.dtype)
     [answer], stats = perform(pipe, [request])
     record = record_of(request, Maker.of(pipe, run.model), pipe)

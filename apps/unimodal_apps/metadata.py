@@ -20,7 +20,7 @@ from unimodal.output_files import EXIF_DESCRIPTION, save_picture
 from unimodal.settings import checked
 from unimodal_apps.fingerprints import checkpoint_sha256
 
-Task = Literal["generate", "edit", "interleave"]
+Task = Literal["generate", "edit", "interleave", "chat"]
 
 SECTIONS = ("thinking", "decoder", "images")
 """Sections of a checkpoint's settings that count for any task, besides the task's own."""
@@ -98,7 +98,7 @@ class Record(Maker):
     """How one picture was made.
 
     Args:
-        prompt: the prompt or instruction.
+        prompt: the prompt or instruction, of a conversation the last message.
         sources, mask: pictures that went in.
         seed: of the generator that the call was given.
         index, count: which of the `count` pictures of the call it is, from 0; for an interleaved answer the place

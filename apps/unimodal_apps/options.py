@@ -156,7 +156,14 @@ class PictureGuidance(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateSettings(Drawing, PromptGuidance, Sampling, Size):
+class NegativePrompt(Settings):
+    negative_prompt: Annotated[
+        str | None, typer.Option(help="What guidance leads away from.", rich_help_panel=SAMPLING)
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateSettings(Drawing, NegativePrompt, PromptGuidance, Sampling, Size):
     thinking: Annotated[
         bool, typer.Option("--thinking", help="The model first writes what it will draw.", rich_help_panel=PIXELS)
     ] = False
@@ -166,8 +173,18 @@ class GenerateSettings(Drawing, PromptGuidance, Sampling, Size):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditSettings(Drawing, PictureGuidance, Sampling, Size):
-    """Of an edit."""
+class EditSettings(Drawing, NegativePrompt, PictureGuidance, Sampling, Size):
+    mask_feather: Annotated[
+        int | None, typer.Option(help="Pixels over which the mask's border fades.", rich_help_panel=PIXELS)
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfillSettings(Sampling):
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What the text answers.")] = None
+    gap_length: Annotated[
+        int | None, typer.Option(help="Tokens of a gap of free length at most.", rich_help_panel=SAMPLING)
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +200,7 @@ class InterleaveSettings(Drawing, PictureGuidance, PromptGuidance, TextSampling)
 def grouped(function: Callable[..., None]) -> Callable[..., None]:
     """The command whose options are the parameters of `function`, those that are dataclasses taken apart."""
     hints = get_type_hints(function, include_extras=True)
-    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     parameters = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.name not in groups:

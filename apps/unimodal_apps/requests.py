@@ -57,10 +57,11 @@ class Request:
     """One call of a verb.
 
     Args:
-        text: prompt, instruction or question.
+        text: prompt, instruction, question, or text with gaps.
         seed: of the generator of this call alone.
         count: pictures to draw from the same text, each with a generator of its own, seeded by that of the call.
         index: draw only this one of them, from 0.
+        mask: what may change of the first picture.
         arguments: whatever else the pipeline's method takes.
     """
 
@@ -70,6 +71,7 @@ class Request:
     sources: tuple[Source, ...] = ()
     count: int = 1
     index: int | None = None
+    mask: Source | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def generators(self) -> list["torch.Generator"]:
@@ -87,10 +89,12 @@ class Answer:
     Args:
         segments: texts and pictures in order: an answer, drawings, or a story.
         thinking: the thoughts before each picture.
+        gaps: what was written into each gap.
     """
 
     segments: list[str | Image.Image]
     thinking: list[str] | None = None
+    gaps: list[str] | None = None
     finish_reason: str | None = None
 
     @property
@@ -113,22 +117,26 @@ def perform(pipe: "Pipeline", requests: Sequence[Request]) -> tuple[list[Answer]
     """
     first = requests[0]
     texts = [request.text for request in requests]
+    groups = [request.images() for request in requests]
     generators = [generator for request in requests for generator in request.generators()]
     each = len(generators) // len(requests)
     if first.task == "interleave":
         [generator] = generators
-        told = pipe.interleave(first.text, first.images(), generator=generator, **first.arguments)
+        told = pipe.interleave(first.text, groups[0], generator=generator, **first.arguments)
         return [Answer(segments=told.segments, finish_reason=told.finish_reason)], told.stats
     if first.task == "understand":
-        groups = [request.images() for request in requests]
         found = pipe.understand(groups, texts, generator=generators, **first.arguments)
         return [Answer(segments=[text]) for text in found.texts], found.stats
+    if first.task == "infill":
+        filled = _infill(pipe, texts, groups, generators, first.arguments)
+        return [Answer(segments=[text], gaps=gaps) for text, gaps in zip(*filled[:2], strict=True)], filled[2]
     if first.task == "generate":
         drawn = pipe.generate(texts, num_images_per_prompt=each, generator=generators, **first.arguments)
         thoughts = drawn.thinking
     else:
-        groups = [request.images() for request in requests]
-        drawn = pipe.edit(groups, texts, num_images_per_prompt=each, generator=generators, **first.arguments)
+        masks = [None if request.mask is None else request.mask.load() for request in requests]
+        masking: dict[str, Any] = {"mask_image": masks} if any(mask is not None for mask in masks) else {}
+        drawn = pipe.edit(groups, texts, num_images_per_prompt=each, generator=generators, **masking, **first.arguments)
         thoughts = None
     places = [slice(start, start + each) for start in range(0, len(generators), each)]
     answers = [
@@ -136,3 +144,19 @@ def perform(pipe: "Pipeline", requests: Sequence[Request]) -> tuple[list[Answer]
         for place in places
     ]
     return answers, drawn.stats
+
+
+def _infill(
+    pipe: "Pipeline",
+    texts: Sequence[str],
+    groups: Sequence[Sequence[Image.Image]],
+    generators: Sequence["torch.Generator"],
+    arguments: Mapping[str, Any],
+) -> tuple[list[str], list[list[str]], "Stats"]:
+    others = dict(arguments)
+    if any(groups):
+        # Pictures come with a list of prompts.
+        prompt = others.pop("prompt", None)
+        others |= {"images": groups, "prompt": None if prompt is None else [prompt] * len(texts)}
+    filled = pipe.infill(texts, generator=generators, **others)
+    return filled.texts, filled.fillings, filled.stats

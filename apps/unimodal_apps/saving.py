@@ -20,6 +20,7 @@ def record_of(request: Request, maker: Maker, pipe: "Pipeline") -> Record:
         request.task,  # type: ignore[arg-type]
         prompt=request.text,
         sources=[Input(**source.as_mapping()) for source in request.sources],
+        mask=None if request.mask is None else Input(**request.mask.as_mapping()),
         seed=request.seed,
         count=request.count,
         arguments=dict(request.arguments),
@@ -34,16 +35,19 @@ def save_drawings(answer: Answer, record: Record, paths: Sequence[Path]) -> dict
     return found if answer.thinking is None else found | {"thinking": answer.thinking}
 
 
-def save_answer(answer: Answer, record: Record, folder: Path) -> dict[str, Any]:
-    """Writes an answer of text and pictures: the pictures, then `story.md`."""
+def save_answer(answer: Answer, record: Record, folder: Path, shown_below: Path | None = None) -> dict[str, Any]:
+    """Writes an answer of text and pictures: the pictures, then `story.md`.
+
+    Args:
+        shown_below: the folder as the result calls it.
+    """
     shown = save_story(answer.segments, folder, record.prompt, record.facts())
-    kinds = ["text" if isinstance(segment, str) else "image" for segment in answer.segments]
-    places = [text if kind == "text" else str(folder / text) for kind, text in zip(kinds, shown, strict=True)]
-    return {
-        "segments": [{"type": kind, kind: place} for kind, place in zip(kinds, places, strict=True)],
-        "story": str(folder / STORY_NAME),
-        "finish_reason": answer.finish_reason,
-    }
+    below = folder if shown_below is None else shown_below
+    segments = [
+        {"type": "text", "text": text} if isinstance(segment, str) else {"type": "image", "image": str(below / text)}
+        for segment, text in zip(answer.segments, shown, strict=True)
+    ]
+    return {"segments": segments, "story": str(below / STORY_NAME), "finish_reason": answer.finish_reason}
 
 
 def as_result(record: Record) -> dict[str, Any]:

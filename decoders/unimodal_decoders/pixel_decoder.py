@@ -126,8 +126,9 @@ class PixelDecoder:
 
     @torch.no_grad()
     def pixels(self, latents: Tensor) -> Tensor:
-        """Latents [B, C, Y, X] of a `FlowState` to float32 pixels in [-1, 1]."""
-        return decode_latents(self.autoencoder, latents.float()).float().clamp(-1, 1)
+        """Latents [B, C, Y, X] of a `FlowState` to float32 pixels in [-1, 1], each picture by itself."""
+        decoded = [decode_latents(self.autoencoder, latent) for latent in latents.float().split(1)]
+        return torch.cat(decoded).float().clamp(-1, 1)
 
     def states(
         self,
@@ -158,7 +159,17 @@ class PixelDecoder:
         return _without_gradients(states)
 
     def velocity_field(self, codes: Tensor, decoder: Variant, guidance_scale: float) -> flow.Velocity:
-        """The velocity of latents at a time, given `codes`; with guidance both conditions go through in one batch."""
+        """The velocity of latents at a time, given `codes`; with guidance both conditions go through in one batch.
+
+        Pictures go through one by one: sums are rounded differently in batches of another size, and a seed shall draw
+        the same pixels whatever is drawn beside it.
+        """
+        fields = [self._field_of_one(picture, decoder, guidance_scale) for picture in codes.split(1)]
+        return lambda latents, times: torch.cat(
+            [field(*state) for field, *state in zip(fields, latents.split(1), times.split(1), strict=True)]
+        )
+
+    def _field_of_one(self, codes: Tensor, decoder: Variant, guidance_scale: float) -> flow.Velocity:
         transformer = self.transformer(decoder)
         with torch.no_grad():
             features = self.conditioner(codes)

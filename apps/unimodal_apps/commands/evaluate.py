@@ -25,7 +25,10 @@ def evaluate(
 ) -> None:
     """Score a checkpoint on scenes that training never saw.
 
-    Example: unimodal eval --model tiny --samples 300 --seed 0 --json scores.json
+    \b
+    Examples:
+      unimodal eval --samples 300 --json scores.json
+      unimodal eval --model runs/tiny --task understand --task edit
     """
     import json
 

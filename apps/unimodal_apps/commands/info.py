@@ -19,7 +19,14 @@ def info(
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Count parameters, tensors and memory of each component, without loading any weights."""
+    """Count parameters, tensors and memory of each component, without loading any weights.
+
+    \b
+    Examples:
+      unimodal info
+      unimodal info uni_16b
+      unimodal info runs/tiny --json
+    """
     from unimodal.inventory_sources import describe, known
 
     if configuration is not None and model is not None:

@@ -19,7 +19,13 @@ def quickstart(
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """Understand, draw, edit and tell a story on bundled pictures, and show it all on one page."""
+    """Understand, draw, edit and tell a story on bundled pictures, and show it all on one page.
+
+    \b
+    Examples:
+      unimodal quickstart
+      unimodal quickstart --seed 3 --output tour
+    """
     import json
 
     from unimodal.output_files import check_writable

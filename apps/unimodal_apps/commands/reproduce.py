@@ -17,6 +17,7 @@ def reproduce(
         list[str] | None,
         typer.Option("--image", help="A picture that went in, where it is no longer in its place; in order."),
     ] = None,
+    mask: Annotated[str | None, typer.Option(help="The mask, where it is no longer in its place.")] = None,
     model: Annotated[
         str | None, typer.Option(help="Another place of the same model.", rich_help_panel=options.PLACE)
     ] = None,
@@ -42,7 +43,7 @@ def reproduce(
     from unimodal.output_files import picture_paths, save_picture
     from unimodal.picture_input import read_picture
     from unimodal_apps.metadata import Maker, Record, read_record, save_png
-    from unimodal_apps.reproduction import LOSSLESS, compare, find_sources, redraw
+    from unimodal_apps.reproduction import LOSSLESS, compare, find_mask, find_sources, redraw
     from unimodal_apps.session import drawn_line, open_pipeline, report
     from unimodal_apps.standard_streams import check_dash_output
 
@@ -52,13 +53,14 @@ def reproduce(
         return
     path = Path(file)
     sources = find_sources(record, path.parent, image or [])
+    area = find_mask(record, path.parent, mask)
     to_stdout = check_dash_output(output, 1, as_json)
     place = None if to_stdout else picture_paths(output, 1, f"{path.stem}-again")[0]
     if place is not None and place.exists() and place.samefile(path):
         raise ValueError(f"--output: {str(place)!r} is the picture itself, choose another name")
     pipe = open_pipeline(model or record.model, device, dtype or record.dtype)
     now = Maker.of(pipe, model or record.model)
-    drawn = redraw(pipe, record, sources)
+    drawn = redraw(pipe, record, sources, area)
     again = Record(**{**record.model_dump(), **now.model_dump()})
     is_lossless = path.suffix.lower() in LOSSLESS
     difference = compare(read_picture(path), drawn) if is_lossless else None

@@ -35,8 +35,13 @@ def train(
 ) -> None:
     """Train one part of a model into a checkpoint folder; continues where it stopped.
 
-    Example: unimodal train backbone --checkpoint runs/tiny. On several devices:
-    accelerate launch -m unimodal_apps.cli train backbone --checkpoint runs/tiny
+    On several devices: accelerate launch -m unimodal_apps.cli train ...
+
+    \b
+    Examples:
+      unimodal train backbone --checkpoint runs/tiny
+      unimodal train decoder --checkpoint runs/tiny --set steps=2000
+      unimodal train tokenizer --checkpoint runs/mine --recipe mine.yaml
     """
     from unimodal.training.run import run_stage
 

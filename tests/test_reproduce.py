@@ -1,0 +1,186 @@
+"""Pictures that say how they were made, and are made again from what they say."""
+
+import json
+import shutil
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import QUICK, Command, call, model, picture, refused, small_edits, written
+from PIL import Image
+
+import unimodal
+from unimodal_apps import fingerprints, metadata
+from unimodal_apps.fingerprints import checkpoint_sha256, picture_sha256
+from unimodal_apps.metadata import Maker, Record, read_record, save_png
+
+__all__ = ["call", "model", "picture", "small_edits"]
+
+MAKER = Maker(
+    model="tiny",
+    model_sha256="0" * 64,
+    device="cpu",
+    hardware="x86_64",
+    dtype="float32",
+    threads=1,
+    versions={"unimodal": "0.1.0", "torch": "2.9.0"},
+)
+
+
+def test_drawings_are_made_again(call: Command, model: Path, tmp_path: Path) -> None:
+    settings = ("--thinking", "--thinking-gen-length", "8", "--temperature", "0.7", "--negative-prompt", "fog")
+    drawn = call("generate", "a réd cat", "--model", model, *QUICK, *settings, "--num-images", "2", "-o", "cat.png")
+    assert drawn.code == 0, drawn.err
+    for name in ("cat-1", "cat-2"):
+        found = call("reproduce", f"{name}.png", "-o", "again.png")
+        assert found.code == 0 and ": the same picture\n" in found.out, found
+        assert Path("again.png").read_bytes() == Path(f"{name}.png").read_bytes()
+    shown = call("reproduce", "cat-2.png", "--show").json
+    assert shown["prompt"] == "a réd cat" and shown["index"] == 1 and shown["arguments"]["thinking"] is True
+    refused(call("reproduce", "cat-1.png", "-o", "cat-1.png"), "--output", "itself")
+
+
+def test_edits_are_made_again_from_the_pictures_they_came_from(
+    call: Command, small_edits: Path, picture: Path, tmp_path: Path
+) -> None:
+    shutil.copy(picture, "first.png")
+    with Image.open(picture) as image:
+        mask = Image.new("L", image.size, 0)
+        mask.paste(255, (0, 0, image.width // 2, image.height))
+        mask.save("mask.png")
+    made = call(
+        "edit", "first.png", "-i", "blue", "--mask", "mask.png", "--model", small_edits, *QUICK[:4], "-o", "e/b.png"
+    )
+    assert made.code == 0, made.err
+    again = call("reproduce", "e/b.png", "-o", "again.png", "--json").json
+    assert again["same"] is True and again["changes"] == [] and again["image"] == "again.png"
+    # The whole folder has moved, so that the picture lies where the path says from there.
+    (tmp_path / "moved").mkdir()
+    for name in ("first.png", "mask.png", "e/b.png"):
+        shutil.move(name, tmp_path / "moved")
+    before = written(tmp_path)
+    refused(call("reproduce", "moved/b.png", "--image", "moved/mask.png"), "picture 1", "changed", "moved/mask.png")
+    refused(call("reproduce", "moved/b.png", "--image", "moved/first.png", "--image", "moved/b.png"), "--image", "2")
+    (tmp_path / "moved" / "mask.png").rename(tmp_path / "moved" / "hidden.png")
+    refused(call("reproduce", "moved/b.png"), "the mask", "missing", "mask.png", "--mask")
+    assert call("reproduce", "moved/b.png", "--mask", "moved/hidden.png", "--json").json["same"] is True
+    assert set(written(tmp_path)) - set(before) == {"moved/hidden.png", "outputs", "outputs/b-again.png"}
+
+
+def test_what_has_changed_is_said(call: Command, model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(model, copy, ignore=shutil.ignore_patterns("cases_*", "images"))
+    call("generate", "a cat", "--model", copy, *QUICK, "--seed", "1", "-o", "cat.png")
+    call("generate", "a cat", "--model", copy, *QUICK, "--seed", "1", "-o", "cat.webp")
+    with Image.open("cat.png") as image:
+        Image.new("RGB", image.size).save("black.png")
+        record = read_record("cat.png")
+        save_png(Image.new("RGB", image.size), "black.png", record.model_copy(update={"versions": {"torch": "1.0"}}))
+    found = call("reproduce", "black.png", "-o", "again.png")
+    assert found.code == 1
+    assert "of 65536 pixels differ" in found.out and "version of torch: 1.0 then" in found.out
+    lossy = call("reproduce", "cat.webp", "--json", "-o", "again.png").json
+    assert lossy["same"] is None and Path("again.png").read_bytes() == Path("cat.png").read_bytes()
+    config = json.loads((copy / "generation_config.json").read_text(encoding="utf-8"))
+    (copy / "generation_config.json").write_text(json.dumps(config | {"note": 1}), encoding="utf-8")
+    same = call("reproduce", "cat.png", "-o", "again.png", "--json").json
+    assert same["same"] is True and any("model" in line for line in same["changes"])
+    assert call("reproduce", "cat.png", "--model", model, "-o", "again.png").code == 0
+    shutil.rmtree(copy)
+    refused(call("reproduce", "cat.png", "-o", "again.png"), "--model", "copy")
+
+
+def test_stories_are_made_again(call: Command, model: Path, tmp_path: Path) -> None:
+    """The second picture of an answer, from a model that is told what to say."""
+    pipe = unimodal.load(model, device="cpu")
+    record = Record.of_call(Maker.of(pipe, str(model)), pipe, "interleave", prompt="a tale", seed=3, index=1)
+    save_png(Image.new("RGB", (8, 8)), "story.png", record)
+    found = call("reproduce", "story.png", "-o", "again.png")
+    drawn = pipe.interleave("a tale", generator=torch.Generator().manual_seed(3)).images
+    if len(drawn) < 2:
+        refused(found, "picture 2", f"{len(drawn)} pictures")
+    else:
+        with Image.open("again.png") as again:
+            assert again.tobytes() == drawn[1].tobytes()
+
+
+def test_records_come_back_from_every_format(tmp_path: Path) -> None:
+    record = Record(
+        **MAKER.model_dump(),
+        task="edit",
+        prompt="123",
+        sources=[metadata.Input(path="a.png", sha256="1" * 64), metadata.Input(sha256="2" * 64)],
+        mask=metadata.Input(sha256="3" * 64),
+        seed=2**63,
+        index=2,
+        count=3,
+        arguments={"top_k": 4, "decoder": "turbo"},
+        settings={"edit": {"top_p": None}},
+    )
+    image, buffer = Image.new("RGB", (4, 4), "red"), BytesIO()
+    save_png(image, buffer, record)
+    (tmp_path / "buffer.png").write_bytes(buffer.getvalue())
+    save_png(image, tmp_path / "file.PNG", record)
+    metadata.save_picture(image, tmp_path / "file.jpg", record.facts())
+    metadata.save_picture(image, tmp_path / "file.webp", record.facts())
+    for name in ("buffer.png", "file.PNG", "file.jpg", "file.webp"):
+        assert read_record(tmp_path / name) == record
+    with Image.open(tmp_path / "buffer.png") as stored:
+        assert list(stored.text)[:4] == ["task", "prompt", "model", "seed"]  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=r"\.png"):
+        save_png(image, tmp_path / "file.gif", record)
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"seed": "many"}, "seed"),
+        ({"task": "paint"}, "task"),
+        ({"sources": "[3]"}, "sources"),
+        ({"more": "1"}, "more"),
+    ],
+)
+def test_records_that_make_no_sense_are_refused(tmp_path: Path, facts: dict[str, str], words: str) -> None:
+    plain = Record(**MAKER.model_dump(), task="generate", prompt="a cat", seed=1).facts()
+    metadata.save_picture(Image.new("RGB", (4, 4)), tmp_path / "cat.png", plain | facts)
+    with pytest.raises(ValueError, match=words):
+        read_record(tmp_path / "cat.png")
+
+
+def test_a_record_cannot_call_what_is_no_argument(call: Command, model: Path) -> None:
+    pipe = unimodal.load(model, device="cpu")
+    maker = Maker.of(pipe, str(model))
+    for arguments in ({"colour": "red"}, {"generator": 3}, {"callback_on_step_end": "print"}, {"prompt": "b"}):
+        record = Record.of_call(maker, pipe, "generate", prompt="a cat", seed=1, arguments=arguments)
+        save_png(Image.new("RGB", (4, 4)), "cat.png", record)
+        refused(call("reproduce", "cat.png", "-o", "again.png"), "arguments", next(iter(arguments)))
+
+
+def test_fingerprints_tell_pictures_and_checkpoints_apart(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = Image.linear_gradient("L").convert("RGB")
+    image.save(tmp_path / "plain.png")
+    image.save(tmp_path / "small.png", optimize=True, compress_level=9)
+    digests = {picture_sha256(Image.open(tmp_path / name)) for name in ("plain.png", "small.png")}
+    assert digests == {picture_sha256(image)}
+    image.putpixel((3, 3), (0, 0, 0))
+    assert picture_sha256(image) not in digests
+    stored = image.transpose(Image.Transpose.ROTATE_90)
+    stored.getexif()[0x0112] = 6
+    assert picture_sha256(image.quantize()) != picture_sha256(image.transpose(Image.Transpose.ROTATE_90).quantize())
+
+    monkeypatch.setattr(fingerprints, "WHOLE_FILE", 1000)
+    monkeypatch.setattr(fingerprints, "SAMPLE", 100)
+    first = checkpoint_sha256(model)
+    copy = tmp_path / "copy"
+    shutil.copytree(model, copy)
+    (copy / "README.md").write_text("another page", encoding="utf-8")
+    assert checkpoint_sha256(copy) == first, "pages do not count"
+    weights = copy / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert checkpoint_sha256(copy) != first
+    weights.write_bytes(content + b" ")
+    assert checkpoint_sha256(copy) != first
