@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from unimodal.diffusion.sampler import SamplingOptions, SamplingTask, StepState, drain, stream
-from unimodal.diffusion.trace import Trace, TraceRecorder
+from unimodal.diffusion.traces import Trace, TraceRecorder
 
 MASK, EOS, SIZE = 30, 29, 32
 
