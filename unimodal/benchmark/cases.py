@@ -4,10 +4,13 @@ A `WritingCase` goes from tokens to tokens with the backbone alone, whatever its
 checkpoint's pipeline, from a prompt to text or pixels. A `DecodingCase` goes from codes to pixels.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from unimodal.diffusion.options import SamplingOptions
+from unimodal.diffusion.policies import POLICIES
+from unimodal.settings import preset_names
 
 GuidanceKind = Literal["none", "prompt", "edit"]
 Engine = Literal["unimodal", "diffusers"]
@@ -58,14 +61,18 @@ class WritingCase:
 
 @dataclass(frozen=True, kw_only=True)
 class JobCase:
-    """One call of a pipeline on a held-out example of the picture-book world, sampled as the checkpoint says.
+    """One call of a pipeline on a held-out example of the picture-book world.
 
     Args:
         task: `understand`, `generate`, `thinking`, `edit` or `interleave`.
+        preset: `fast`, `balanced` or `best`; None is how the checkpoint says.
+        policy: which positions a step fills; None leaves it to preset and checkpoint.
     """
 
     name: str
     task: str
+    preset: str | None = None
+    policy: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,12 +143,15 @@ _POLICIES: tuple[tuple[str, SamplingOptions], ...] = (
     ("editing", filled("editing", num_inference_steps=16)),
 )
 
+JOBS = ("understand", "generate", "thinking", "edit", "interleave")
+
 CASES: tuple[Case, ...] = (
-    JobCase(name="understand", task="understand"),
-    JobCase(name="generate", task="generate"),
-    JobCase(name="generate, thinking", task="thinking"),
-    JobCase(name="edit", task="edit"),
-    JobCase(name="interleave", task="interleave"),
+    *(JobCase(name=job, task=job) for job in JOBS),
+    *(
+        JobCase(name=f"{job}, {preset}", task=job, preset=preset)
+        for job in ("understand", "generate", "edit")
+        for preset in preset_names()
+    ),
     WritingCase(name="text, 256 + 512", task="text", prompt=256, length=512),
     *(
         WritingCase(name=f"policy {name}", task="policies", prompt=256, length=64, writes_codes=True, options=options)
@@ -222,15 +232,36 @@ def tasks() -> tuple[str, ...]:
     return tuple(dict.fromkeys(case.task for case in CASES))
 
 
-def choose(names: tuple[str, ...] | None, against_diffusers: bool) -> list[Case]:
-    """The cases of some tasks, of all that are quick where None; `against_diffusers` adds those of that comparison.
+def choose(names: Sequence[str], against_diffusers: bool = False, policies: Sequence[str] = ()) -> list[Case]:
+    """The cases of some tasks.
+
+    Args:
+        names: of tasks; without any all that are quick.
+        against_diffusers: adds the cases of that comparison; without `names` there are no others.
+        policies: names of presets and policies; the jobs run with each of them, and other cases that have another
+            policy are left out.
 
     Raises:
-        ValueError: a task that no case has.
+        ValueError: a task that no case has, or no such preset or policy.
     """
-    if unknown := set(names or ()) - set(tasks()):
+    if unknown := set(names) - set(tasks()):
         raise ValueError(f"task: got {', '.join(sorted(unknown))}, allowed are {', '.join(tasks())}")
     chosen = set(names) if names else set(() if against_diffusers else tasks()) - set(ONLY_ON_REQUEST)
     if against_diffusers:
         chosen |= {"text", "diffusers"}
-    return [case for case in CASES if case.task in chosen]
+    cases = [case for case in CASES if case.task in chosen]
+    return list(_with_policies(cases, policies)) if policies else cases
+
+
+def _with_policies(cases: Sequence[Case], policies: Sequence[str]) -> Iterator[Case]:
+    presets = preset_names()
+    if unknown := set(policies) - {*presets, *POLICIES}:
+        allowed = ", ".join((*presets, *POLICIES))
+        raise ValueError(f"policy: got {', '.join(sorted(unknown))}, allowed are {allowed}")
+    for job in dict.fromkeys(case.task for case in cases if isinstance(case, JobCase)):
+        for name in policies:
+            kind = "preset" if name in presets else "policy"
+            yield JobCase(name=f"{job}, {name}", task=job, **{kind: name})
+    for case in cases:
+        if isinstance(case, WritingCase) and case.options.policy in policies:
+            yield case

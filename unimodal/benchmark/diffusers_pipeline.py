@@ -7,7 +7,7 @@ published model does by itself.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,11 +52,12 @@ def write_with_diffusers(case: WritingCase, subject: Subject, prompt: list[int])
     from diffusers.schedulers.scheduling_block_refinement import BlockRefinementScheduler
 
     options = case.options
+    assert options.num_inference_steps is not None and options.threshold is not None
     model = BlockMasked(subject.backbone, options.block_length)
     pipe = LLaDA2Pipeline(model=model, scheduler=BlockRefinementScheduler(block_length=options.block_length))
     pipe.set_progress_bar_config(disable=True)
-    output = pipe(
-        input_ids=torch.tensor([prompt], device=subject.device),
+    sequences, _ = pipe(
+        input_ids=cast(torch.LongTensor, torch.tensor([prompt], device=subject.device)),
         gen_length=case.length,
         block_length=options.block_length,
         num_inference_steps=options.num_inference_steps,
@@ -66,5 +67,6 @@ def write_with_diffusers(case: WritingCase, subject: Subject, prompt: list[int])
         eos_early_stop=False,
         mask_token_id=subject.mask_id,
         output_type="seq",
+        return_dict=False,
     )
-    return output.sequences[0].tolist(), model.forwards
+    return sequences[0].tolist(), model.forwards

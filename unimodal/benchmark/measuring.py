@@ -18,14 +18,18 @@ from unimodal.benchmark.machine import synchronise
 from unimodal.benchmark.subject import Subject
 from unimodal.diffusion.denoiser import MakeDenoiser
 from unimodal.diffusion.guidance import Guidance, edit_guidance, prompt_guidance
+from unimodal.diffusion.policies import make_policy
 from unimodal.diffusion.sampler import SamplingTask, StepState, drain, stream
 from unimodal.diffusion.sprint import PAPER_SETTINGS, SprintDenoiser
+from unimodal.diffusion.static_steps import StaticDenoiser
 from unimodal.world.render import render
 from unimodal.world.scene import load_level
 from unimodal.world.tasks import sample_example
 
 if TYPE_CHECKING:
     from unimodal.pipeline import Pipeline
+
+_WRITES_TEXT = ("understand", "thinking", "interleave")
 
 STAGES = ("encode", "prefill", "denoise", "decode")
 
@@ -59,7 +63,10 @@ class Measurement:
 def why_not(case: Case, subject: Subject) -> str | None:
     """Why a case cannot run on a model; None if it can."""
     if isinstance(case, JobCase):
-        return None if subject.pipeline is not None else "needs a checkpoint"
+        if subject.pipeline is None:
+            return "needs a checkpoint"
+        is_for_pictures = case.policy is not None and not make_policy(case.policy).ends_text
+        return f"writes text, {case.policy} is for pictures" if is_for_pictures and case.task in _WRITES_TEXT else None
     if isinstance(case, DecodingCase):
         return None if subject.decoder is not None else "needs a pixel decoder"
     most, needed = subject.backbone.config.max_position_embeddings, case.prompt + case.length
@@ -98,7 +105,7 @@ def _measure_writing(case: WritingCase, subject: Subject, seed: int) -> Measurem
         vocab_range=subject.code_ids if case.writes_codes else None,
         guidance=guidance,
         use_cache=case.use_cache,
-        denoiser=_sprint(case.sprint, subject),
+        denoiser=_denoiser(case, subject),
         device=subject.device,
         locate=subject.locate,
     )
@@ -119,15 +126,16 @@ def _guidance(case: WritingCase) -> Guidance:
     return prompt_guidance(_PROMPT_SCALE if case.guidance == "prompt" else 1.0)
 
 
-def _sprint(setting: str | None, subject: Subject) -> MakeDenoiser | None:
-    if setting is None:
-        return None
+def _denoiser(case: WritingCase, subject: Subject) -> MakeDenoiser | None:
+    """What reads the prefix, if it is not one of the two that `use_cache` chooses from."""
+    if case.sprint is None:
+        return StaticDenoiser if case.use_cache and subject.device.type == "cuda" else None
     first, last = subject.code_ids
 
     def is_picture(tokens: Tensor) -> Tensor:
         return (tokens >= first) & (tokens < last)
 
-    return partial(SprintDenoiser, options=PAPER_SETTINGS[setting], is_picture=is_picture)
+    return partial(SprintDenoiser, options=PAPER_SETTINGS[case.sprint], is_picture=is_picture)
 
 
 def _random_prompts(case: WritingCase, count: int, subject: Subject, seed: int) -> list[list[int]]:
@@ -144,10 +152,14 @@ def _random_prompts(case: WritingCase, count: int, subject: Subject, seed: int) 
 
 
 def _measure_job(case: JobCase, subject: Subject, seed: int) -> Measurement:
-    assert subject.pipeline is not None
+    pipe = subject.pipeline
+    assert pipe is not None
+    # Each run does all the work: what the last one left behind is forgotten.
+    pipe.prefixes.clear()
+    pipe.encoded_pictures.clear()
     first = _FirstSteps(subject.device)
     synchronise(subject.device)
-    output = _call(case.task, subject.pipeline, seed, callback_on_step_end=first.called)
+    output = _call(case.task, pipe, seed, preset=case.preset, policy=case.policy, callback_on_step_end=first.called)
     spent = output.stats.seconds
     writing = sum(spent.get(stage, 0.0) for stage in ("text", "thinking", "picture"))
     return Measurement(

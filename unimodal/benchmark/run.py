@@ -81,7 +81,7 @@ def run(cases: Sequence[Case], settings: Settings, progress: bool = True) -> Res
     found: list[Results] = []
     skipped: list[Results] = []
     written: dict[tuple[str, str], list[int]] = {}
-    with _threads(settings.threads), tqdm(total=0, disable=not progress, unit="run") as bar:
+    with with_threads(settings.threads), tqdm(total=0, disable=not progress, unit="run") as bar:
         for dtype in settings.dtypes:
             for subject, own in _subjects(cases, settings, dtype):
                 able = [case for case in own if why_not(case, subject) is None]
@@ -234,7 +234,8 @@ def _rounded(value: float) -> float:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def with_threads(count: int | None) -> Iterator[None]:
+    """Computes with so many threads; None leaves them as they are."""
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)

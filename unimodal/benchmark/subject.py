@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -68,7 +69,7 @@ def open_checkpoint(name_or_path: str, device: str | None, dtype: str | None) ->
     pipe = unimodal.load(name_or_path, device=device, dtype=dtype)
     pipe.set_progress_bar_config(disable=True)
     return Subject(
-        name=name_or_path,
+        name=Path(name_or_path).name,
         weights="checkpoint",
         backbone=pipe.backbone,
         mask_id=pipe.vocab.mask_id,
@@ -107,7 +108,7 @@ def build_random(name: str, device: str | None, dtype: str | None, seed: int, *,
     for router in backbone.routers():
         router.expert_bias = router.expert_bias.float()
     return Subject(
-        name=name,
+        name=Path(name).stem,
         weights="random",
         backbone=backbone,
         mask_id=mask_id,

@@ -80,7 +80,8 @@ def _comparison_rows(results: Results) -> list[Sequence[str]]:
 
 def _context(results: Results) -> str:
     machine, settings, versions = results["machine"], results["settings"], results["versions"]
-    place = machine.get("gpu") or f"{machine['processor']}, {settings['threads']} threads"
+    threads = "thread" if settings["threads"] == 1 else "threads"
+    place = machine.get("gpu") or f"{machine['processor']}, {settings['threads']} {threads}"
     return (
         f"{place} (load {machine['load']}), torch {versions['torch']}, diffusers {versions['diffusers']}, "
         f"seed {settings['seed']}, median of {settings['repeats']}"
