@@ -8,7 +8,12 @@ import torch
 HERE = Path(__file__).parent
 
 pytest.register_assert_rewrite(
-    "conformance_text", "conformance_image_tokenizer", "conformance_decoder", "conformance_tasks", "command_line"
+    "bag_model",
+    "command_line",
+    "conformance_text",
+    "conformance_image_tokenizer",
+    "conformance_decoder",
+    "conformance_tasks",
 )
 
 
