@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+import unimodal
 from unimodal.backbone import BackboneConfig, MaskedDiffusionTransformer, PrefixCache
 from unimodal.diffusion.canvas import Canvas
 from unimodal.diffusion.denoiser import CachedDenoiser
@@ -123,11 +125,11 @@ def test_a_second_call_gives_the_same_from_what_the_first_left(model, prompts):
     def stored(model, vocab_range):
         return CachedDenoiser(model, vocab_range, prefixes=store)
 
-    alone = each_alone(model, [task(prompt) for prompt in prompts])
-    for _ in range(2):
-        for prompt, expected in zip(prompts, alone, strict=True):
-            assert run(model, [task(prompt)], denoiser=stored)[0] == [expected]
-        assert run(model, [task(prompt) for prompt in prompts], denoiser=stored)[0] == alone
+    tasks = [task(prompt, 12) for prompt in prompts]
+    alone = each_alone(model, tasks)
+    for one, expected in zip(tasks, alone, strict=True):
+        assert run(model, [one], denoiser=stored)[0] == [expected]
+    assert run(model, tasks, denoiser=stored)[0] == alone
 
 
 @pytest.mark.parametrize("guidance", [prompt_guidance(3.0), edit_guidance(3.0, 1.5)], ids=["two-way", "three-way"])
@@ -305,3 +307,24 @@ def test_joined_caches_start_with_zeros_where_a_row_is_shorter():
     assert torch.equal(cache.pair(0)[:, 0, :, 3:], part + 100)
     assert torch.equal(cache.pair(0)[:, 1, :, 3:], part + 200) and not cache.pair(0)[:, 1, :, :3].any()
     assert not cache.pair(0)[:, 2].any()
+
+
+def test_a_pipeline_reads_the_same_picture_once(monkeypatch):
+    pipe = unimodal.load("tiny")
+    pipe.set_progress_bar_config(disable=True)
+    shown = Image.linear_gradient("L").convert("RGB")
+    encoded = []
+    encode = pipe.image_tokenizer.encode
+    monkeypatch.setattr(pipe.image_tokenizer, "encode", lambda pixels: encoded.append(pixels) or encode(pixels))
+    questions = ["what is it ?", "what color is it ?"]
+    together = pipe.understand([shown, shown], questions, gen_length=8)
+    assert len(encoded) == 1 and len(pipe.prefixes) > 0
+    for question, expected in zip(questions, together.tokens, strict=True):
+        fresh = PrefixStore()
+        monkeypatch.setattr(pipe, "prefixes", fresh)
+        assert pipe.understand(shown, question, gen_length=8).tokens[0].tolist() == expected.tolist()
+        held = len(fresh)
+        assert held > 0
+        assert pipe.understand(shown, question, gen_length=8).tokens[0].tolist() == expected.tolist()
+        assert len(fresh) == held
+    assert len(encoded) == 1
