@@ -85,6 +85,37 @@ def test_interleave_writes_a_story(call: Command, model: Path, picture: Path, tm
     assert found.json["finish_reason"] in ("stop", "length", "max_images", "broken_header")
 
 
+def test_gaps_are_filled(call: Command, model: Path) -> None:
+    arguments = ("infill", "a <gap:1> car on the <gap>", "--model", model, "--num-inference-steps", "2", "--seed", "1")
+    found = call(*arguments, "--gap-length", "4", "--json")
+    assert found.code == 0, found.err
+    assert found.json["answer"].startswith("a") and " car on the" in found.json["answer"]
+    assert len(found.json["gaps"]) == 2 and found.json["arguments"]["gap_length"] == 4
+    assert call(*arguments, "--gap-length", "4").out == f"{found.json['answer']}\n"
+
+
+def test_a_conversation_goes_on_in_its_file(call: Command, model: Path, picture: Path, tmp_path: Path) -> None:
+    options = ("--model", model, "--gen-length", "8", "--num-inference-steps", "2", "--device", "cpu", "--seed", "4")
+    arguments = ("chat", "what is it?", "is it large?", "--image", picture, "--history", "talk/talk.json", *options)
+    found = call(*arguments, "--json")
+    assert found.code == 0 and found.err == "", found.err
+    assert [turn["seed"] for turn in found.json["turns"]] == [4, 5]
+    asked = [message for message in found.json["messages"] if message["role"] == "user"]
+    assert asked[0]["content"][0] == {"type": "image", "image": str(picture)}
+    kept = json.loads((tmp_path / "talk" / "talk.json").read_text(encoding="utf-8"))
+    assert (tmp_path / "talk" / kept[0]["content"][0]["image"]).samefile(picture)
+    told = call("chat", "--history", "talk/talk.json", *options, "--json", stdin=b"\nand its color?\n")
+    assert told.code == 0 and [turn["seed"] for turn in told.json["turns"]] == [6]
+    assert len([message for message in told.json["messages"] if message["role"] == "user"]) == 3
+    plain = call(*(word for word in arguments if word not in ("--history", "talk/talk.json")))
+    said = [message["content"] for message in found.json["messages"] if message["role"] == "assistant"]
+    assert plain.out.split() == "\n".join(said).split()
+    (tmp_path / "talk" / "talk.json").write_text("[3]", encoding="utf-8")
+    refused(call("chat", "hello", "--history", "talk/talk.json"), "--history", "list of messages")
+    refused(call("chat", " "), "message", "not empty")
+    refused(call("chat", "hello", "--image", "nowhere.png"), "nowhere.png")
+
+
 def test_info_counts_a_configuration_and_a_folder(call: Command, model: Path) -> None:
     found = call("info", "--model", "uni_16b", "--json").json
     parts = {part["name"]: part for part in found["components"]}
@@ -215,6 +246,7 @@ BAD_ARGUMENTS = {
     "unknown task": (("eval", "--model", "{model}", "--task", "fly"), ("fly", "understand")),
     "scores into a folder": (("eval", "--json", "{folder}"), ("output", "folder")),
     "a part that is missing": (("train", "backbone", "--checkpoint", "run"), ("run/image_tokenizer", "config.json")),
+    "no gap": (("infill", "a red car"), ("gap", "<gap>")),
     "no picture to reproduce": (("reproduce", "nowhere.png"), ("nowhere.png", "no file")),
     "a picture from elsewhere": (("reproduce", "{picture}"), ("image_0.png", "how it was made")),
     "no samples": (("eval", "--samples", "0"), ("--samples", "1")),

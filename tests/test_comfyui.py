@@ -53,6 +53,10 @@ class Save:
 
     FUNCTION, RETURN_TYPES = "keep", ("ANY",)
 
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {}}
+
     def keep(self, **inputs: Any) -> tuple[Any]:
         return (next(iter(inputs.values())),)
 
