@@ -68,7 +68,7 @@ class ChatRequest(ChatOptions):
     max_tokens: int | None = Field(default=None, ge=1, description="Tokens of each text in the answer at most.")
     max_completion_tokens: int | None = Field(default=None, ge=1, description="Another name for `max_tokens`.")
     seed: int | None = Field(default=None, ge=0, lt=SEEDS, description="Repeats an answer; drawn if left out.")
-    n: Literal[1] = 1
+    n: int = Field(default=1, ge=1, le=1)
     user: str | None = Field(default=None, description="Taken for the sake of clients that send it.")
     extra_body: ChatOptions | None = Field(
         default=None, description="Options may also stand in here, where some clients put them."

@@ -63,14 +63,18 @@ def _edit_form(limits: Limits) -> dict[str, Any]:
 
 
 def _limit(properties: dict[str, Any], limits: Limits) -> None:
-    most = {"n": limits.options.max_images} | dict.fromkeys(STEPS, limits.options.max_steps)
+    options = limits.options
+    most = {"max_images": options.max_images} | dict.fromkeys(STEPS, options.max_steps)
+    most |= dict.fromkeys(("max_tokens", "max_completion_tokens"), options.max_text_tokens)
+    draws, chats = "prompt" in properties and "size" in properties, "messages" in properties
+    if draws:
+        most["n"] = options.max_images
+        properties["size"]["enum"] = ["auto", *limits.sizes]
+    if draws or chats:
+        properties["model"]["anyOf"][0]["enum"] = [options.model]
     for name, value in most.items():
         for place in _numbers(properties.get(name, {})):
             place["maximum"] = value
-    if "minLength" in properties.get("prompt", {}) and "size" in properties:
-        properties["size"]["enum"] = ["auto", *limits.sizes]
-    if "minLength" in properties.get("prompt", {}) or "messages" in properties:
-        properties["model"]["anyOf"][0]["enum"] = [limits.options.model]
 
 
 def _numbers(schema: dict[str, Any]) -> list[dict[str, Any]]:
