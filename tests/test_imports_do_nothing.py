@@ -17,7 +17,7 @@ PACKAGES = (unimodal_configs, unimodal_tokenizers, unimodal_decoders, unimodal, 
 # Libraries are imported first: what they do when they are imported is theirs.
 CHECK = """
 import importlib, logging, os, random, socket, sys, warnings
-import accelerate, diffusers, numpy, open_clip, timm, torch, transformers, typer
+import accelerate, diffusers, fastapi, httpx, numpy, open_clip, timm, torch, transformers, typer
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
 from transformers.models.glm_image import modeling_glm_image

@@ -4,7 +4,6 @@ afar.
 The studio runs as people run it, in a process of its own with the embedded checkpoint.
 """
 
-import json
 import os
 import socket
 import subprocess
@@ -21,6 +20,7 @@ import unimodal_apps
 import unimodal_configs
 import unimodal_decoders
 import unimodal_tokenizers
+from unimodal.diffusion.traces import Trace
 from unimodal_apps.studio.visitor import VISITS, Visitor, find_browser, open_browser
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install playwright")
@@ -88,8 +88,8 @@ def test_a_finished_run_can_be_looked_through_and_kept(user: Visitor, tmp_path: 
         assert path.suffix == suffix
         download.value.save_as(path)
         if suffix == ".json":
-            trace = json.loads(path.read_text(encoding="utf-8"))
-            assert trace["task"] == "understand" and trace["seed"] == 3 and trace["steps"]
+            trace = Trace.load(path)
+            assert trace.facts["task"] == "understand" and trace.facts["seed"] == 3 and list(trace.states())
         else:
             with Image.open(path) as animation:
                 assert animation.format == "GIF"

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from unimodal.diffusion.traces import TraceRecorder
+
 UNDECIDED = -1
 PREVIEW_SIDE = 384
 """Pixels of the longer side of a recorded picture at most."""
@@ -114,11 +116,15 @@ class Recorder:
     Args:
         pipe: the pipeline whose job it watches.
         show: is handed every frame.
+
+    Attributes:
+        trace: what was written, to be kept and played again.
     """
 
     def __init__(self, pipe: Any, show: Callable[[Frame], None]):
         self._pipe = pipe
         self._show = show
+        self.trace = TraceRecorder()
         self._started = time.perf_counter()
         self._panels: list[Panel] = []
         self._active: tuple[int, ...] = ()
@@ -127,6 +133,7 @@ class Recorder:
 
     def __call__(self, pipe: Any, step: int, timestep: int, values: dict[str, Any]) -> None:
         """The `callback_on_step_end` of a job."""
+        self.trace(pipe, step, timestep, values)
         state = values["state"]
         if values["stage"] == "decode":
             self._decode(state)

@@ -80,7 +80,7 @@ class Parameters:
             preset = gr.Dropdown(list(self._presets), value=OWN, label="Preset", info="Sets the fields below.")
             self.components = [_component(field, self._values[field.name]) for field in fields]
         preset.input(
-            self._choose, preset, self.components, queue=False, show_progress="hidden", api_visibility="private"
+            self.preset, preset, self.components, queue=False, show_progress="hidden", api_visibility="private"
         )
 
     def stated(self, values: Sequence[Any]) -> dict[str, Any]:
@@ -93,9 +93,9 @@ class Parameters:
                 found[name] = value
         return found
 
-    def _choose(self, preset: str) -> list[Any]:
-        found = list(self._presets[preset].values())
-        return found if len(found) > 1 else found[0]
+    def preset(self, name: str) -> list[Any]:
+        """The values of `components` under a preset."""
+        return list(self._presets[name].values())
 
 
 def _component(field: Parameter | Choice, value: Any) -> Any:

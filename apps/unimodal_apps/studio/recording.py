@@ -1,16 +1,16 @@
 """A finished run that can be looked through and kept: as a moving picture, and as a trace with every step."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from unimodal.output_files import save_text
+from unimodal.diffusion.traces import TraceRecorder
 from unimodal_apps.studio.animation import save_animation
-from unimodal_apps.studio.frames import Frame, PicturePanel, TextPanel
+from unimodal_apps.studio.frames import UNDECIDED, Frame, PicturePanel
 from unimodal_apps.studio.markup import render_frame
 from unimodal_apps.studio.words import Words
 
@@ -23,6 +23,7 @@ class Recording:
         name: of its files, without suffix.
         facts: task, prompt, model, seed, arguments.
         stats: forwards, tokens, seconds per stage.
+        written: what each step wrote.
         words, colors: to show tokens and codes.
     """
 
@@ -30,6 +31,7 @@ class Recording:
     facts: Mapping[str, Any]
     stats: Mapping[str, Any]
     frames: Sequence[Frame]
+    written: TraceRecorder
     words: Words
     colors: np.ndarray | None
 
@@ -45,51 +47,13 @@ class Recording:
         return path
 
     def save_trace(self, folder: Path) -> Path:
-        """Writes the trace, JSON in UTF-8; returns its path."""
-        path = folder / f"{self.name}.json"
-        save_text(json.dumps(self.trace(), ensure_ascii=False, indent=1), path)
+        """Writes the trace, from which the run can be played again (`unimodal.diffusion.traces`); returns its path."""
+        path = folder / f"{self.name}.trace.json"
+        codes = [
+            torch.from_numpy(panel.codes)
+            for panel in (self.frames[-1].panels if self.frames else ())
+            if isinstance(panel, PicturePanel) and (panel.codes != UNDECIDED).all()
+        ]
+        facts = {**self.facts, "stats": dict(self.stats)}
+        replace(self.written.trace(codes), facts=facts).save(path)
         return path
-
-    def trace(self) -> dict[str, Any]:
-        """Facts and stats, and for every step which places it decided, as what and how surely.
-
-        Places count from 0, row by row in pictures. The last entry of `panels` is what came out.
-        """
-        last = self.frames[-1].panels if self.frames else ()
-        return {
-            **self.facts,
-            "stats": dict(self.stats),
-            "panels": [_panel(panel, self.words) for panel in last],
-            "steps": [_step(frame) for frame in self.frames],
-        }
-
-
-def _step(frame: Frame) -> dict[str, Any]:
-    decided = []
-    for index in frame.active:
-        panel = frame.panels[index]
-        places = np.flatnonzero(panel.fresh)
-        values = (panel.ids if isinstance(panel, TextPanel) else panel.codes).reshape(-1)
-        if len(places):
-            decided.append(
-                {
-                    "panel": index,
-                    "places": places.tolist(),
-                    "values": values[places].tolist(),
-                    "confidence": [round(float(value), 4) for value in panel.confidence.reshape(-1)[places]],
-                }
-            )
-    return {
-        "stage": frame.stage,
-        "block": frame.block,
-        "step": frame.step,
-        "forwards": frame.forwards,
-        "seconds": round(frame.seconds, 4),
-        "decided": decided,
-    }
-
-
-def _panel(panel: TextPanel | PicturePanel, words: Words) -> dict[str, Any]:
-    if isinstance(panel, TextPanel):
-        return {"kind": "text", "title": panel.title, "ids": panel.ids.tolist(), "text": words.text(panel.ids)}
-    return {"kind": "picture", "title": panel.title, "codes": panel.codes.tolist()}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from typing import Any, Literal
 
+from unimodal.diffusion.traces import TraceRecorder
 from unimodal_apps.studio.frames import Frame, Recorder
 
 MOST_WAITING = 32
@@ -32,6 +33,7 @@ class Job:
         self.pause = pause
         self.state: State = "waiting"
         self.frames: list[Frame] = []
+        self.trace: TraceRecorder | None = None
         self.result: Any = None
         self.error: Exception | None = None
         self._call = call
@@ -57,7 +59,9 @@ class Job:
                 return
             self.state = "running"
         try:
-            self.result = self._call(pipe, Recorder(pipe, self._take))
+            recorder = Recorder(pipe, self._take)
+            self.trace = recorder.trace
+            self.result = self._call(pipe, recorder)
         except Stopped:
             self._end("stopped")
         except Exception as error:

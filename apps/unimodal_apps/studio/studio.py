@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from unimodal import Pipeline, Stats
+from unimodal.benchmark.machine import forget_peak, peak_memory
 from unimodal_apps.metadata import Maker
 from unimodal_apps.requests import Request
 from unimodal_apps.studio.drawing import code_colors
 from unimodal_apps.studio.frames import Frame, PicturePanel, Recorder
-from unimodal_apps.studio.memory import peak_bytes, reset_peak
 from unimodal_apps.studio.runner import Runner
 from unimodal_apps.studio.words import Words
 
@@ -102,6 +102,7 @@ class Studio:
 
     def facts(self, stats: Stats, seed: int, *, stopped: bool = False) -> dict[str, str]:
         """What the footer says about a run."""
+        peak = peak_memory(self.pipe.device)
         seconds = {STAGES.get(stage, stage.capitalize()): spent for stage, spent in stats.seconds.items()}
         return {
             "Model": self.name,
@@ -110,7 +111,7 @@ class Studio:
             "Tokens": f"{stats.tokens:,}",
             "Tokens/s": f"{stats.tokens_per_second:,.1f}",
             **{stage: f"{spent:.2f} s" for stage, spent in seconds.items()},
-            "Peak memory": _size(peak_bytes(self.pipe.device)),
+            "Peak memory": "unknown" if peak is None else _size(peak),
             "Seed": str(seed),
             **({"Ended": "stopped"} if stopped else {}),
         }
@@ -121,7 +122,7 @@ class Studio:
         self._folder.cleanup()
 
     def _before(self) -> None:
-        reset_peak(self.pipe.device)
+        forget_peak(self.pipe.device)
 
     def _after(self) -> None:
         if self._low_memory:

@@ -198,13 +198,14 @@ class Workbench:
         stopped = job.state == "stopped"
         stats = _cost_so_far(job) if stopped else job.result.stats
         shown[self._facts] = render_facts(studio.facts(stats, seed, stopped=stopped))
-        if job.frames:
+        if job.frames and job.trace is not None:
             last = job.frames[-1]
             recording = Recording(
                 name=work.name,
                 facts=work.facts,
                 stats={"forwards": stats.forwards, "tokens": stats.tokens, "seconds": stats.seconds},
                 frames=job.frames,
+                written=job.trace,
                 words=studio.words,
                 colors=studio.colors(last),
             )

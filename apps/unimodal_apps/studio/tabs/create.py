@@ -44,8 +44,9 @@ def build(studio: Studio) -> None:
             thoughts = gr.Textbox(label="Thoughts", visible=False, lines=2, interactive=False)
             gallery = gr.Gallery(
                 label="Pictures",
-                columns=2,
-                height=420,
+                columns=3,
+                fit_columns=False,
+                height="auto",
                 object_fit="contain",
                 interactive=False,
                 visible=False,
@@ -70,7 +71,7 @@ def build(studio: Studio) -> None:
         files = saved_pictures(studio, work, outcome.value.images)
         return {
             thoughts: gr.update(value=told, visible=bool(told)),
-            gallery: gr.update(value=files, visible=True, columns=min(2, len(files))),
+            gallery: gr.update(value=files, visible=True),
         }
 
     inputs = [prompt, size, count, thinking, *parameters.components]

@@ -29,7 +29,7 @@ def build(studio: Studio) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=320, elem_classes="uni-inputs"):
             canvas = gr.ImageEditor(
-                label="Picture; paint what may change, or nothing",
+                label="Picture; paint what may change",
                 type="filepath",
                 sources=("upload", "clipboard"),
                 transforms=(),
@@ -45,7 +45,13 @@ def build(studio: Studio) -> None:
             controls = Controls("edit", "Edit")
             with gr.Accordion("More pictures to take from", open=False):
                 others = gr.Gallery(
-                    label="Pictures", type="filepath", interactive=True, columns=3, height=180, object_fit="cover"
+                    label="Pictures",
+                    type="filepath",
+                    interactive=True,
+                    columns=3,
+                    fit_columns=False,
+                    height=180,
+                    object_fit="contain",
                 )
             fields = (TEXT_GUIDANCE, PICTURE_GUIDANCE, RESCALE, *SAMPLING, DECODER)
             parameters = Parameters(fields, settings.edit, {"decoder": settings.decoder.decoder})
@@ -58,7 +64,13 @@ def build(studio: Studio) -> None:
                 label="Before and after", max_height=420, interactive=False, visible=False, elem_id="edit-slider"
             )
             gallery = gr.Gallery(
-                label="Result", columns=4, height=200, object_fit="contain", interactive=False, visible=False
+                label="Result",
+                columns=3,
+                fit_columns=False,
+                height="auto",
+                object_fit="contain",
+                interactive=False,
+                visible=False,
             )
             bench.footer()
 

@@ -38,7 +38,13 @@ def build(studio: Studio) -> None:
             with gr.Accordion("What the text answers", open=False, visible=pictures_work):
                 question = gr.Textbox(label="Question", placeholder="describe the picture.", lines=1, max_lines=4)
                 pictures = gr.Gallery(
-                    label="Pictures", type="filepath", interactive=True, columns=3, height=180, object_fit="cover"
+                    label="Pictures",
+                    type="filepath",
+                    interactive=True,
+                    columns=3,
+                    fit_columns=False,
+                    height=180,
+                    object_fit="contain",
                 )
             parameters = Parameters(
                 (GAP_LENGTH, *SAMPLING), studio.pipe.settings.understand, {"gap_length": _GAP_LENGTH}

@@ -41,7 +41,13 @@ def build(studio: Studio) -> None:
             parameters = Parameters(fields, settings.interleave, {"decoder": settings.decoder.decoder})
             with gr.Accordion("Pictures to begin with", open=False):
                 pictures = gr.Gallery(
-                    label="Pictures", type="filepath", interactive=True, columns=3, height=180, object_fit="cover"
+                    label="Pictures",
+                    type="filepath",
+                    interactive=True,
+                    columns=3,
+                    fit_columns=False,
+                    height=180,
+                    object_fit="contain",
                 )
             gr.Examples([[read_tour().story], *([text] for text in OTHER_STORIES)], [prompt], label="Examples")
         with gr.Column(scale=7, min_width=420, elem_classes="uni-work"):

@@ -22,8 +22,9 @@ def build(studio: Studio) -> None:
                 type="filepath",
                 interactive=True,
                 columns=3,
-                height=210,
-                object_fit="cover",
+                fit_columns=False,
+                height=240,
+                object_fit="contain",
                 elem_id="understand-pictures",
             )
             question = gr.Textbox(
