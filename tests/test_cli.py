@@ -1,6 +1,7 @@
 """The command line: every verb on a reference checkpoint, and every kind of bad input in one line."""
 
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Callable
@@ -184,8 +185,8 @@ def test_help_and_version(call: Command) -> None:
 @pytest.mark.parametrize("verb", sorted(VERBS))
 def test_examples_are_commands_that_there_are(verb: str) -> None:
     """Every example of a help page is parsed, and every verb has some."""
-    lines = VERBS[verb].help.partition("Examples:")[2].splitlines()
-    examples = [part for line in lines for part in line.split(">")[0].split("|") if "unimodal " in part]
+    lines = re.split("Examples?:", VERBS[verb].help)[-1].splitlines()
+    examples = [part.strip() for line in lines for part in re.split(r" [|>] ", line) if "unimodal " in part]
     assert examples, f"{verb} has no example"
     for example in examples:
         name, *words = shlex.split(example)[1:]
