@@ -53,7 +53,7 @@ def read_canvas(value: Any) -> tuple[tuple[Source, ...], Source | None]:
     painted = None
     for layer in value.get("layers") or ():
         with Image.open(layer) as strokes:
-            opaque = strokes.convert("RGBA").getchannel("A").point(lambda level: 255 * (level > 0))
+            opaque = strokes.convert("RGBA").getchannel("A").point([0, *[255] * 255])
         painted = opaque if painted is None else ImageChops.lighter(painted, opaque)
     if painted is None or painted.getbbox() is None:
         return picture, None
