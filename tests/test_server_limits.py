@@ -4,7 +4,11 @@ import asyncio
 import copy
 import http.server
 import itertools
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -16,14 +20,20 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
-from quick_server import encoded, gradient, quick_pipeline, showing
+from quick_server import GOLDEN, encoded, gradient, quick_pipeline, showing
 
+import unimodal
+import unimodal_apps
+import unimodal_configs
+import unimodal_decoders
+import unimodal_tokenizers
 from unimodal.pipeline import Pipeline
 from unimodal.results import GenerateOutput, Stats
 from unimodal_apps.server.fetching import is_public
 from unimodal_apps.server.options import ServerOptions
 from unimodal_apps.server.run import running
 
+PACKAGES = unimodal, unimodal_apps, unimodal_configs, unimodal_decoders, unimodal_tokenizers
 DRAW = "/v1/images/generations"
 CHAT = "/v1/chat/completions"
 
@@ -366,3 +376,39 @@ def test_a_redirect_into_a_private_network_is_refused(pipe: Pipeline, monkeypatc
         monkeypatch.setattr(fetching, "is_public", lambda address: address == "127.0.0.1" or is_public(address))
         with pytest.raises(ApiError, match=r"'169\.254\.169\.254' is in a private network"):
             asyncio.run(fetching.picture_bytes(f"{site}/in", "image_url", ServerOptions()))
+
+
+def test_the_command_serves_until_it_is_told_to_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    folders = os.pathsep.join(str(Path(place).parent) for package in PACKAGES for place in package.__path__)
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "unimodal_apps.cli",
+        "serve",
+        "--port",
+        str(port),
+        "--device",
+        "cpu",
+    ]
+    environment = {**os.environ, "PYTHONPATH": folders, "UNIMODAL_API_KEY": "secret"}
+    with subprocess.Popen([*command, "--model", str(GOLDEN), "--model-name", "golden"], env=environment) as process:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_until(lambda: process.poll() is not None or answers(f"{url}/health"), 300)
+            assert httpx.get(f"{url}/v1/models").status_code == 401
+            listed = httpx.get(f"{url}/v1/models", headers={"Authorization": "Bearer secret"}).json()
+            assert listed["data"][0]["id"] == "golden"
+        finally:
+            process.terminate()
+        assert process.wait(60) in (0, -signal.SIGTERM)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.TransportError:
+        return False

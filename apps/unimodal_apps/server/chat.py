@@ -42,10 +42,11 @@ router = APIRouter(prefix="/v1/chat", tags=["chat"])
 # What a question about pictures has options for; with any other it is a conversation like all others.
 ASKING = {*Sampling.model_fields, "gen_length", "eos_early_stop"}
 ERRORS = declared(400, 401, 404, 408, 413, 429, 500, 503, 504)
+EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
 STREAM = {
     200: {
         "description": "The answer; with `stream` as events, each a `ChatChunk`, and `[DONE]` at last.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": EVENT}},
     }
 }
 
