@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from unimodal.benchmark import cases, measuring, run, subject
+import unimodal
+from unimodal.backbone.moe import Experts
+from unimodal.benchmark import cases, measuring, quality, run, subject, tables
 from unimodal.benchmark.cases import CASES, COMPARISONS, DecodingCase, JobCase, WritingCase
+from unimodal_apps.cli import app
 
 SMALLEST = Path(__file__).parent / "models" / "smallest.yaml"
 
@@ -51,12 +56,12 @@ def test_cases_and_comparisons_fit_together() -> None:
 
 
 def test_tasks_are_chosen_by_name() -> None:
-    assert {case.task for case in cases.choose(("experts",), False)} == {"experts"}
-    assert {case.task for case in cases.choose(None, True)} == {"text", "diffusers"}
-    by_default = {case.task for case in cases.choose(None, False)}
+    assert {case.task for case in cases.choose(("experts",))} == {"experts"}
+    assert {case.task for case in cases.choose((), True)} == {"text", "diffusers"}
+    by_default = {case.task for case in cases.choose(())}
     assert by_default == set(cases.tasks()) - set(cases.ONLY_ON_REQUEST)
     with pytest.raises(ValueError, match=r"task: got sing, allowed are understand, generate"):
-        cases.choose(("sing",), False)
+        cases.choose(("sing",))
 
 
 @pytest.mark.parametrize("name", names_of(WritingCase))
@@ -84,7 +89,8 @@ def test_cases_that_are_compared_write_the_same_tokens(comparison: cases.Compari
 
 def test_the_expert_path_is_put_back(smallest: subject.Subject) -> None:
     measuring.measure(short("experts in a loop"), smallest, 0)
-    assert {layer.feed_forward.experts.path for layer in list(smallest.backbone.layers)[1:]} == {"grouped"}
+    paths = {module.path for module in smallest.backbone.modules() if isinstance(module, Experts)}
+    assert paths == {"grouped"}
 
 
 def test_results_are_medians_of_what_was_measured(configuration: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +147,7 @@ def test_building_random_weights_leaves_no_trace(configuration: str) -> None:
     )
     assert torch.equal(before, torch.get_rng_state()) and torch.get_default_dtype() == torch.float32
     assert one.dtype == "bfloat16" and one.backbone.routers()[0].expert_bias.dtype == torch.float32
-    weights = [found.backbone.layers[0].attention.output.weight for found in (one, same, other)]
+    weights = [found.backbone.head.weight for found in (one, same, other)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
@@ -163,3 +169,91 @@ def test_cases_that_a_model_cannot_run_say_why(smallest: subject.Subject) -> Non
     pixels = DecodingCase(name="pixels", task="decode", height=2, width=2, steps=1)
     assert measuring.measure(pixels, smallest, 0).pictures == 1
     assert measuring.why_not(pixels, replace(smallest, decoder=None)) == "needs a pixel decoder"
+
+
+def test_jobs_run_with_presets_and_policies() -> None:
+    chosen = cases.choose(("generate", "understand", "policies"), policies=("fast", "cosine"))
+    assert [case.name for case in chosen] == [
+        *("understand, fast", "understand, cosine", "generate, fast", "generate, cosine"),
+        "policy cosine",
+    ]
+    with pytest.raises(ValueError, match=r"policy: got slow, allowed are fast, balanced, best, quota"):
+        cases.choose((), policies=("slow",))
+
+
+PAGE = Path(unimodal.__file__).parent / "diffusion" / "README.md"
+
+
+def test_the_table_of_the_page_is_that_of_its_results() -> None:
+    results = json.loads((PAGE.parent / "bench.json").read_text(encoding="utf-8"))
+    command, end = "<!-- unimodal bench --table unimodal/diffusion/bench.json -->", "<!-- end of table -->"
+    shown = PAGE.read_text(encoding="utf-8").partition(command)[2].partition(end)[0]
+    assert shown.strip() == tables.markdown(results)
+
+
+def test_the_plot_of_the_page_shows_five_policies_or_more() -> None:
+    found = json.loads((PAGE.parent / "quality.json").read_text(encoding="utf-8"))
+    assert len({point["policy"] for point in found["points"]}) >= 5
+    assert (PAGE.parent / "quality.png").is_file()
+
+
+def test_results_side_by_side() -> None:
+    entry = {"case": "text", "model": "m", "dtype": "float32", "tokens_sha256": "a", "seconds": {"total": 3.0}}
+    machine = {"processor": "p", "load": 0.1}
+    results = {
+        "machine": machine,
+        "versions": {"torch": "1", "diffusers": "2"},
+        "settings": {"threads": 1, "seed": 0, "repeats": 3},
+        "cases": [entry],
+    }
+    faster = results | {"cases": [entry | {"tokens_sha256": "b", "seconds": {"total": 1.5}}]}
+    lines = tables.difference_lines(results, faster)
+    assert lines[-1].split() == ["text", "m", "float32", "3", "1.5", "2", "×", "no"]
+    with pytest.raises(ValueError, match="no case in common"):
+        tables.difference_lines(results, results | {"cases": []})
+
+
+def test_quality_counts_the_passes_of_each_sample(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    pipe = unimodal.load("tiny", device="cpu")
+    before = pipe.settings
+    sweep = quality.Sweep(
+        label="equal", policy="remasking", option="num_inference_steps", values=(1, 4), tasks=("generate",)
+    )
+    found = quality.measure_quality(pipe, 2, 0, (sweep,), progress=False)
+    assert pipe.settings is before
+    few, many = found["points"]
+    # 64 codes behind a prompt that ends within a block touch three blocks.
+    assert few["forwards"] == 3 and 9 <= many["forwards"] <= 12
+    assert 0 <= few["quality"] <= 1
+    quality.draw(found, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_writes_results_and_shows_them(
+    configuration: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def call(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            app(["bench", *arguments], prog_name="unimodal")
+        captured = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, captured.out, captured.err
+
+    file = str(tmp_path / "bench.json")
+    how = ("--task", "context", "--repeats", "1", "--threads", "1", "--device", "cpu")
+    code, shown, _ = call("--model", configuration, "--random-weights", *how, "--json", file)
+    assert code == 0
+    results = json.loads(Path(file).read_text(encoding="utf-8"))
+    assert [entry["case"] for entry in results["cases"]] == ["text at 256"]
+    assert "skipped text at 4096: lively needs 4160 positions, the model has 2048" in shown
+    assert call("--table", file) == (0, tables.markdown(results) + "\n", "")
+    assert call("--compare", file, file)[1].splitlines()[-1].split()[-3:] == ["1", "×", "yes"]
+    for arguments, words in {
+        ("--table", "nothing.json"): "there is no file 'nothing.json'",
+        ("--against", "me"): "against: got 'me', allowed is diffusers",
+        ("--model", "uni_99b", "--random-weights"): "no models configuration 'uni_99b'",
+        ("--quality", "plot.txt"): "quality: got 'plot.txt', the file must end in .json",
+    }.items():
+        code, _, said = call(*arguments)
+        assert code == 2 and words in said and said.count("\n") == 1, said

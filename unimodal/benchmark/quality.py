@@ -165,7 +165,7 @@ def draw(found: Mapping[str, Any], path: str | Path) -> None:
                 own.sort(key=lambda point: point["forwards"])
                 style = {"color": _COLORS[place % len(_COLORS)], "marker": _MARKERS[place % len(_MARKERS)]}
                 forwards, quality = ([point[name] for point in own] for name in ("forwards", "quality"))
-                axes.plot(forwards, quality, label=label, markersize=5, linewidth=1.4, **style)
+                axes.plot(forwards, quality, label=label, markersize=5, linewidth=1.4, clip_on=False, **style)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_ylim(0, 1.02)
