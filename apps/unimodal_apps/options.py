@@ -98,6 +98,27 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling(Settings):
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="fast, balanced or best; what is set beside it counts more.",
+            rich_help_panel=SAMPLING,
+            autocompletion=lambda: ["fast", "balanced", "best"],
+        ),
+    ] = None
+    policy: Annotated[
+        str | None,
+        typer.Option(help="Which positions a step fills: quota, threshold, remasking, ...", rich_help_panel=SAMPLING),
+    ] = None
+    span: Annotated[
+        str | None, typer.Option(help="What is filled at once: block, answer or sequence.", rich_help_panel=SAMPLING)
+    ] = None
+    remasking: Annotated[
+        str | None,
+        typer.Option(
+            help="How the policy remasking ranks: low_confidence, top_k_margin, ...", rich_help_panel=SAMPLING
+        ),
+    ] = None
     num_inference_steps: Annotated[int | None, typer.Option(help="Per block.", rich_help_panel=SAMPLING)] = None
     block_length: Annotated[int | None, typer.Option(help="Tokens per block.", rich_help_panel=SAMPLING)] = None
     threshold: Annotated[
