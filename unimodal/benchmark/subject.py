@@ -100,7 +100,8 @@ def build_random(name: str, device: str | None, dtype: str | None, seed: int, *,
     parts = ("backbone", *(PIXEL_PARTS if with_pixels else ()))
     check_memory(name, sections, parts, place, precision)
     config = BackboneConfig(**sections["backbone"])
-    mask_id = config.image_token_offset - 1
+    text_ids = range(config.image_token_offset)
+    mask_id = text_ids[-1]  # without a tokenizer, any text id will do
     with _building(place, precision, seed), torch.no_grad():
         backbone = MaskedDiffusionTransformer(config).eval()
         backbone.head.weight[mask_id] = 0
@@ -112,7 +113,7 @@ def build_random(name: str, device: str | None, dtype: str | None, seed: int, *,
         weights="random",
         backbone=backbone,
         mask_id=mask_id,
-        text_ids=(0, config.image_token_offset),
+        text_ids=(text_ids.start, text_ids.stop),
         code_ids=(config.image_token_offset, config.vocab_size),
         locate=_no_pictures if config.grid_rotary_dim else None,
         decoder=decoder,
