@@ -5,14 +5,22 @@ What is run is what is written, but for these replacements, so that the page can
 - the published checkpoint is a reference checkpoint with random weights, on the CPU, with few steps and small pictures;
 - training stages are those of the smallest model, a few steps long (`test_training.OVERRIDES`); `eval` takes 2 samples;
 - `pip install -e` only prepares this project (`--dry-run`, not editable, which would fetch a build tool),
-  and `pytest` runs one file. Both are run as they are written, in a new environment, by `.ci/run`.
+  and `pytest` runs one file. Both are run as they are written, in a new environment, by `.ci/run`;
+- what stays up until it is stopped (`SERVICES`) is started, has to answer, and is stopped.
 """
 
+import contextlib
 import importlib
+import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +36,7 @@ FEW_STEPS = {
     "generate": ["--num-inference-steps", "2", "--decoder-steps", "1", "--height", "256", "--width", "256"],
     "understand": ["--num-inference-steps", "2", "--gen-length", "8"],
 }
+SERVICES = {"demo": "http://127.0.0.1:7860/", "serve": "http://127.0.0.1:8000/health"}
 FLOW = (
     ("unimodal_tokenizers.siglip_vq", "ImageTokenizer"),
     ("unimodal_tokenizers.text", "TextTokenizer"),
@@ -70,7 +79,10 @@ def test_commands_run(block: Block, folder: Path, golden: Path, capfd: pytest.Ca
     for line in block.text.splitlines():
         for command in line.split("&&"):
             words = shlex.split(command)
-            if words[0] == "unimodal":
+            if words[0] == "unimodal" and words[1] in SERVICES:
+                with running(words[1]):
+                    pass
+            elif words[0] == "unimodal":
                 with pytest.raises(SystemExit) as ended:
                     app(replaced(words[1:], golden), prog_name="unimodal")
                 assert ended.value.code == 0, f"{command}: {capfd.readouterr().err}"
@@ -84,6 +96,30 @@ def test_commands_run(block: Block, folder: Path, golden: Path, capfd: pytest.Ca
     for picture in folder.rglob("*.png"):
         with Image.open(picture) as image:
             image.verify()
+
+
+@contextlib.contextmanager
+def running(verb: str) -> Iterator[None]:
+    """The command in a process of its own, once it answers; it has to end well when it is interrupted."""
+    rooms = os.pathsep.join(str(ROOT / room) for room in (".", "tokenizers", "decoders", "apps", "configs"))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([rooms, os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-c", "from unimodal_apps.cli import main; main()", verb]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        deadline = time.monotonic() + 180
+        while True:
+            with contextlib.suppress(urllib.error.URLError, ConnectionError):
+                urllib.request.urlopen(SERVICES[verb], timeout=10).close()
+                break
+            assert process.poll() is None and time.monotonic() < deadline, f"unimodal {verb} does not answer"
+            time.sleep(0.5)
+        yield
+        process.send_signal(signal.SIGINT)
+        told, _ = process.communicate(timeout=60)
+        assert process.returncode in (0, 130), told
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def replaced(words: list[str], golden: Path) -> list[str]:
@@ -107,7 +143,8 @@ def call(*arguments: str) -> None:
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "python"], ids=str)
 def test_python_runs(block: Block, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    exec(compile(block.text, f"README.md, {block}", "exec"), {"__name__": "readme"})
+    with running("serve") if "base_url" in block.text else contextlib.nullcontext():
+        exec(compile(block.text, f"README.md, {block}", "exec"), {"__name__": "readme"})
     assert capfd.readouterr().out
 
 
