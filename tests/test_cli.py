@@ -194,7 +194,7 @@ def test_examples_are_commands_that_there_are(verb: str) -> None:
 
 
 def test_completion_knows_verbs_options_and_values(tmp_path: Path) -> None:
-    script = run_alone(tmp_path, "--show-completion", "bash")
+    script = run_alone(tmp_path, _UNIMODAL_COMPLETE="source_bash")
     assert "_UNIMODAL_COMPLETE" in script.out
 
     def completed(line: str) -> list[str]:

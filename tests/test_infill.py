@@ -302,7 +302,7 @@ def test_contents_keep_to_what_they_say(pipe, gap_tokens):
         {"policy": "remasking", "remasking": "top_k_margin"},
         {"policy": "ancestral"},
         {"policy": "editing", "editing_threshold": 0.0, "max_post_steps": 2},
-        {"span": "sequence"},
+        {"span": "answer"},
     ],
     ids=str,
 )

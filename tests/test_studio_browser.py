@@ -21,6 +21,7 @@ import unimodal_configs
 import unimodal_decoders
 import unimodal_tokenizers
 from unimodal.diffusion.traces import Trace
+from unimodal_apps.studio.tabs.create import MOST_PICTURES
 from unimodal_apps.studio.visitor import VISITS, Visitor, find_browser, open_browser
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install playwright")
@@ -96,12 +97,16 @@ def test_a_finished_run_can_be_looked_through_and_kept(user: Visitor, tmp_path: 
 
 
 def test_stop_ends_a_run_at_its_next_step(user: Visitor) -> None:
-    user.open("story")
-    user.run("story")
-    user.page.wait_for_selector("#story-live .uni-panels")
-    user.page.locator("#story-stop").click()
-    assert user.wait("story")["Ended"] == "stopped"
-    assert not user.page.locator(VISITS["story"].result).is_visible()
+    user.open("create")
+    user.choose("create")
+    count = user.page.locator("#create-count input[type=number]")
+    count.fill(str(MOST_PICTURES))  # so that the run is long enough to be stopped
+    count.press("Tab")
+    user.run("create")
+    user.page.locator("#create-stop").click()
+    assert user.wait("create")["Ended"] == "stopped"
+    count.fill("1")
+    count.press("Tab")
 
 
 def test_a_bad_upload_is_told_and_the_next_run_works(user: Visitor, tmp_path: Path) -> None:

@@ -46,7 +46,6 @@ class Infill(Job):
                 each.
             gap_length: the largest number of tokens in a gap of free length.
             num_inference_steps: for every `block_length` positions.
-            span: `sequence` makes what comes before the first gap, the prompt included, part of the one block.
             sampling: see `Sampling`.
 
         Raises:
@@ -149,7 +148,6 @@ def _by_length(tasks: Sequence[SamplingTask], settings: TextSettings) -> dict[in
     """The tasks whose block to fill has as many columns."""
     groups: dict[int, list[int]] = {}
     for place, task in enumerate(tasks):
-        length = len(task.prompt)
-        before = length if settings.span == "sequence" else length % settings.block_length
+        before = len(task.prompt) % settings.block_length
         groups.setdefault(before + task.length, []).append(place)
     return groups

@@ -28,7 +28,9 @@ def build(studio: Studio) -> None:
             )
             with gr.Row():
                 size = gr.Dropdown(list(sizes), value=next(iter(sizes)), label="Shape", min_width=150)
-                count = gr.Slider(1, MOST_PICTURES, value=1, step=1, label="Pictures", min_width=130)
+                count = gr.Slider(
+                    1, MOST_PICTURES, value=1, step=1, label="Pictures", min_width=130, elem_id="create-count"
+                )
             thinking = gr.Checkbox(
                 value=False, label="Think first", info="The model writes a plan of the picture before it draws."
             )
