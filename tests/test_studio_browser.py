@@ -98,7 +98,7 @@ def test_a_finished_run_can_be_looked_through_and_kept(user: Visitor, tmp_path: 
 
 def test_stop_ends_a_run_at_its_next_step(user: Visitor) -> None:
     user.open("create")
-    user.choose("create")
+    user.page.locator("#create-prompt textarea").fill("a tree and a car in the snow")
     count = user.page.locator("#create-count input[type=number]")
     count.fill(str(MOST_PICTURES))  # so that the run is long enough to be stopped
     count.press("Tab")
