@@ -96,17 +96,17 @@ def test_a_finished_run_can_be_looked_through_and_kept(user: Visitor, tmp_path: 
                 assert animation.format == "GIF"
 
 
-def test_stop_ends_a_run_at_its_next_step(user: Visitor) -> None:
+def test_stop_ends_a_run_at_its_next_step(browser: Any, address: str) -> None:
+    user = Visitor(browser, address)
     user.open("create")
-    user.page.locator("#create-prompt textarea").fill("a tree and a car in the snow")
+    user.choose("create")
     count = user.page.locator("#create-count input[type=number]")
     count.fill(str(MOST_PICTURES))  # so that the run is long enough to be stopped
     count.press("Tab")
     user.run("create")
     user.page.locator("#create-stop").click()
     assert user.wait("create")["Ended"] == "stopped"
-    count.fill("1")
-    count.press("Tab")
+    user.close()
 
 
 def test_a_bad_upload_is_told_and_the_next_run_works(user: Visitor, tmp_path: Path) -> None:
