@@ -21,7 +21,6 @@ import unimodal_configs
 import unimodal_decoders
 import unimodal_tokenizers
 from unimodal.diffusion.traces import Trace
-from unimodal_apps.studio.tabs.create import MOST_PICTURES
 from unimodal_apps.studio.visitor import VISITS, Visitor, find_browser, open_browser
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install playwright")
@@ -100,9 +99,9 @@ def test_stop_ends_a_run_at_its_next_step(browser: Any, address: str) -> None:
     user = Visitor(browser, address)
     user.open("create")
     user.choose("create")
-    count = user.page.locator("#create-count input[type=number]")
-    count.fill(str(MOST_PICTURES))  # so that the run is long enough to be stopped
-    count.press("Tab")
+    speed = user.page.locator("#create-pause input").first
+    speed.fill("1")  # a second for each step, so that the run is long enough to be stopped
+    speed.press("Tab")
     user.run("create")
     user.page.locator("#create-stop").click()
     assert user.wait("create")["Ended"] == "stopped"
