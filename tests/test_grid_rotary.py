@@ -98,7 +98,7 @@ def test_codes_know_their_places(model, build):
     positions = torch.arange(tokens.shape[1])[None, :, None]
     with_grid = model(tokens, position_ids=torch.cat([positions, build.coordinates(tokens)], dim=-1)).logits
     without = model(
-        tokens, position_ids=torch.cat([positions, torch.zeros(1, len(tokens[0]), 2, dtype=int)], -1)
+        tokens, position_ids=torch.cat([positions, torch.zeros(1, len(tokens[0]), 2, dtype=torch.long)], -1)
     ).logits
     assert (with_grid - without).abs().amax() > 1e-3
 
