@@ -1,5 +1,7 @@
 """The transformer: fast paths equal their slow twins, later blocks never reach earlier ones, routing by hand."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -232,12 +234,13 @@ def test_short_and_long_queries_in_bfloat16_agree_with_float32(generator: torch.
     key, value = (torch.randn(1, 2, 300, 16, generator=generator) for _ in range(2))
     exact = attend(query, key, value, None)
     for length in (32, 300):
-        half = attend(*(x.to(torch.bfloat16) for x in (query[:, :, :length], key, value)), None)
+        half = attend(query[:, :, :length].bfloat16(), key.bfloat16(), value.bfloat16(), None)
         assert (half - exact[:, :, :length]).norm() / exact[:, :, :length].norm() < 0.01
 
 
 def test_queries_and_keys_are_normalised_each_with_its_own_weight(generator: torch.Generator) -> None:
-    attention = build().layers[0].attention
+    layer: Any = build().layers[0]
+    attention = layer.attention
     for norm in (attention.query_norm, attention.key_norm):
         norm.weight.data.uniform_(0.5, 2.0, generator=generator)
     heads = torch.randn(2, 5, 8, 12, generator=generator)
