@@ -74,22 +74,24 @@ def test_every_tab_comes_to_its_result(user: Visitor, task: str) -> None:
 
 
 def test_a_finished_run_can_be_looked_through_and_kept(user: Visitor, tmp_path: Path) -> None:
-    user.open("understand")
-    live = user.page.locator("#understand-live .uni-live")
+    user.open("create")
+    live = user.page.locator("#create-live .uni-live")
     last = live.inner_html()
-    user.page.locator("#understand-step input[type=number]").fill("0")
-    user.page.locator("#understand-step input[type=number]").press("Enter")
-    user.page.wait_for_selector("#understand-live .uni-text i.m")
-    assert live.inner_html() != last
+    user.page.locator("#create-step input[type=number]").fill("0")
+    user.page.locator("#create-step input[type=number]").press("Enter")
+    # The first step shows a grid of codes that is not full, and no pixels yet.
+    user.page.wait_for_function(
+        "(last) => document.querySelector('#create-live .uni-live').innerHTML != last", arg=last
+    )
     for button, suffix in (("save-trace", ".json"), ("save-gif", ".gif")):
         with user.page.expect_download() as download:
-            user.page.locator(f"#understand-{button}").click()
+            user.page.locator(f"#create-{button}").click()
         path = tmp_path / download.value.suggested_filename
         assert path.suffix == suffix
         download.value.save_as(path)
         if suffix == ".json":
             trace = Trace.load(path)
-            assert trace.facts["task"] == "understand" and trace.facts["seed"] == 3 and list(trace.states())
+            assert trace.facts["seed"] == 3 and list(trace.states())
         else:
             with Image.open(path) as animation:
                 assert animation.format == "GIF"
