@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_backbone import PICTURES, SIZE, SIZES, small_backbone
 from torch import Tensor
 
 from unimodal.backbone import BackboneConfig, MaskedDiffusionTransformer, PrefixCache, block_causal_mask, hub_keys
@@ -11,48 +12,14 @@ from unimodal.backbone.attention import RMSNorm, _attend_with_folded_heads, addi
 from unimodal.backbone.moe import Router, grouped_matmul
 from unimodal.backbone.rotary import rotary_table, rotate
 
-SIZES = {
-    "vocab_size": 71,
-    "hidden_size": 40,
-    "intermediate_size": 56,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "head_dim": 12,
-    "use_bias": False,
-    "use_qk_norm": True,
-    "rms_norm_eps": 1e-6,
-    "attention_dropout": 0.0,
-    "rope_theta": 1000.0,
-    "partial_rotary_factor": 0.5,
-    "num_experts": 12,
-    "num_shared_experts": 1,
-    "num_experts_per_tok": 3,
-    "n_group": 4,
-    "topk_group": 2,
-    "moe_intermediate_size": 20,
-    "first_k_dense_replace": 1,
-    "image_token_offset": 50,
-    "initializer_range": 0.2,
-}
-
-
-def build(seed: int = 0, **changes: object) -> MaskedDiffusionTransformer:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = MaskedDiffusionTransformer(BackboneConfig(**{**SIZES, **changes}))
-        for router in model.routers():
-            router.expert_bias.normal_(std=0.2)
-    return model.eval()
-
 
 @pytest.fixture(scope="module")
 def model() -> MaskedDiffusionTransformer:
-    return build()
+    return small_backbone()
 
 
 def draw_tokens(generator: torch.Generator, batch: int, length: int) -> Tensor:
-    return torch.randint(0, SIZES["vocab_size"], (batch, length), generator=generator)
+    return torch.randint(0, SIZE, (batch, length), generator=generator)
 
 
 def close(ours: Tensor, expected: Tensor, tolerance: float = 2e-5) -> None:
@@ -87,7 +54,7 @@ def test_later_blocks_never_change_earlier_logits(
 ) -> None:
     tokens = draw_tokens(generator, 2, 20)
     changed = tokens.clone()
-    changed[:, 12:] = (changed[:, 12:] + 7) % SIZES["vocab_size"]
+    changed[:, 12:] = (changed[:, 12:] + 7) % SIZE
     mask = block_causal_mask(20, 4)
     before, after = model(tokens, attention_mask=mask).logits, model(changed, attention_mask=mask).logits
     close(after[:, :12], before[:, :12], 1e-6)
@@ -98,7 +65,7 @@ def test_later_blocks_never_change_earlier_logits(
 def test_a_block_sees_all_of_itself(model: MaskedDiffusionTransformer, generator: torch.Generator) -> None:
     tokens = draw_tokens(generator, 1, 8)
     changed = tokens.clone()
-    changed[:, 7] = (changed[:, 7] + 1) % SIZES["vocab_size"]
+    changed[:, 7] = (changed[:, 7] + 1) % SIZE
     mask = block_causal_mask(8, 4)
     difference = (model(tokens, attention_mask=mask).logits - model(changed, attention_mask=mask).logits).abs()
     assert difference[:, 4].max() > 1e-3 and difference[:, :4].max() < 1e-6
@@ -120,7 +87,7 @@ def test_left_padding_changes_nothing_and_stays_finite(
 
 
 def test_padding_gives_finite_gradients(generator: torch.Generator) -> None:
-    model = build().train()
+    model = small_backbone().train()
     mask = block_causal_mask(8, 4, valid=torch.arange(8)[None] >= 5)
     model(draw_tokens(generator, 1, 8), attention_mask=mask).logits.logsumexp(-1).sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
@@ -180,7 +147,7 @@ def test_grouped_experts_equal_the_loop_with_gradients(generator: torch.Generato
     tokens = draw_tokens(generator, 2, 9)
     gradients, logits, counts = [], [], []
     for path in ("grouped", "loop"):
-        model = build().train()
+        model = small_backbone().train()
         model.set_expert_path(path)
         output = model(tokens)
         output.logits.sin().sum().backward()
@@ -239,7 +206,7 @@ def test_short_and_long_queries_in_bfloat16_agree_with_float32(generator: torch.
 
 
 def test_queries_and_keys_are_normalised_each_with_its_own_weight(generator: torch.Generator) -> None:
-    layer: Any = build().layers[0]
+    layer: Any = small_backbone().layers[0]
     attention = layer.attention
     for norm in (attention.query_norm, attention.key_norm):
         norm.weight.data.uniform_(0.5, 2.0, generator=generator)
@@ -266,17 +233,17 @@ def test_logits_where_and_of_what_is_asked_for(model: MaskedDiffusionTransformer
     close(model(tokens, logits_for=each).logits, torch.stack([full[0, each[0]], full[1, each[1]]]))
     masked = (tokens % 2 == 0).nonzero(as_tuple=True)
     close(model(tokens, logits_for=masked).logits, full[masked])
-    close(model(tokens, vocab_range=(50, 71)).logits, full[..., 50:71])
+    close(model(tokens, vocab_range=PICTURES).logits, full[..., slice(*PICTURES)])
     close(model.head(model.hidden(tokens)), full)
     with pytest.raises(ValueError, match="vocab_range"):
-        model(tokens, vocab_range=(50, 72))
+        model(tokens, vocab_range=(PICTURES[0], SIZE + 1))
 
 
 def test_gradient_checkpointing_changes_no_gradient(generator: torch.Generator) -> None:
     tokens = draw_tokens(generator, 2, 8)
     gradients = []
     for checkpointing in (False, True):
-        model = build().train()
+        model = small_backbone().train()
         if checkpointing:
             # Renamed in recent versions of the library.
             getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
@@ -289,7 +256,7 @@ def test_gradient_checkpointing_changes_no_gradient(generator: torch.Generator) 
 
 
 def test_trains_under_autocast(generator: torch.Generator) -> None:
-    model = build().train()
+    model = small_backbone().train()
     tokens = draw_tokens(generator, 2, 8)
     with torch.autocast("cpu", torch.bfloat16):
         logits = model(tokens, attention_mask=block_causal_mask(8, 4)).logits
@@ -331,7 +298,7 @@ def test_bias_chooses_but_does_not_weigh() -> None:
 
 @torch.no_grad()
 def test_a_constant_bias_changes_nothing(generator: torch.Generator) -> None:
-    model, tokens = build(), draw_tokens(generator, 2, 8)
+    model, tokens = small_backbone(), draw_tokens(generator, 2, 8)
     before = model(tokens).logits
     for router in model.routers():
         router.expert_bias += 0.125
@@ -339,7 +306,7 @@ def test_a_constant_bias_changes_nothing(generator: torch.Generator) -> None:
 
 
 def test_routing_stays_in_float32_in_a_bfloat16_model(generator: torch.Generator) -> None:
-    model = build()
+    model = small_backbone()
     router = model.routers()[0].to(torch.bfloat16)
     token = torch.randn(5, 40, generator=generator).to(torch.bfloat16)
     chosen, weights = router(token)
@@ -407,7 +374,7 @@ def test_fields_of_sibling_files_are_kept() -> None:
 )
 def test_impossible_sizes_are_refused(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):
-        build(0, **{field: value})
+        small_backbone(0, **{field: value})
 
 
 @pytest.mark.parametrize(
@@ -437,6 +404,6 @@ def test_published_names_both_ways(model: MaskedDiffusionTransformer) -> None:
 
 
 def test_biases_of_sibling_models_have_names() -> None:
-    published = dict(hub_keys.to_published(build(use_bias=True, use_qkv_bias=True).state_dict()))
+    published = dict(hub_keys.to_published(small_backbone(use_bias=True, use_qkv_bias=True).state_dict()))
     assert "model.layers.0.attention.dense.bias" in published
     assert "model.layers.2.attention.query_key_value.bias" in published

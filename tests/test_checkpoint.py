@@ -7,29 +7,24 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from small_backbone import SIZES, small_backbone
 from torch import Tensor
 
 from unimodal import checkpoint
-from unimodal.backbone import BackboneConfig, MaskedDiffusionTransformer
+from unimodal.backbone import MaskedDiffusionTransformer
 from unimodal.checkpoint import INDEX, WEIGHTS, load_backbone, resolve, save_backbone
 
-SIZES = {
+CHANGES = {
     "vocab_size": 60,
     "hidden_size": 16,
-    "intermediate_size": 24,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 4,
-    "use_bias": False,
-    "use_qk_norm": True,
     "num_experts": 4,
-    "num_shared_experts": 1,
+    "num_experts_per_tok": 2,
     "n_group": 2,
     "topk_group": 1,
     "moe_intermediate_size": 8,
-    "first_k_dense_replace": 1,
-    "image_token_offset": 40,
     "mask_token_id": 5,
 }
 EXPERT = "model.layers.1.mlp.experts.2.up_proj.weight"
@@ -37,13 +32,9 @@ EXPERT = "model.layers.1.mlp.experts.2.up_proj.weight"
 
 @pytest.fixture
 def model() -> MaskedDiffusionTransformer:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = MaskedDiffusionTransformer(BackboneConfig(**SIZES))
-        for parameter in model.parameters():
-            parameter.data.normal_()
-        for router in model.routers():
-            router.expert_bias.normal_()
+    model, draws = small_backbone(**CHANGES), torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data.normal_(generator=draws)
     return model
 
 
@@ -87,8 +78,9 @@ def test_weights_have_published_names_and_shapes(folder: Path) -> None:
 def test_config_states_every_field(folder: Path) -> None:
     content = json.loads((folder / "config.json").read_text())
     assert content["model_type"] == "llada2_moe" and content["architectures"] == ["LLaDA2MoeModelLM"]
-    assert {name: content[name] for name in SIZES} == SIZES
-    assert content["rope_parameters"]["rope_theta"] == content["rope_theta"] == 10000.0
+    stated = {**SIZES, **CHANGES}
+    assert {name: content[name] for name in stated} == stated
+    assert content["rope_parameters"]["rope_theta"] == content["rope_theta"] == 1000.0
     assert content["torch_dtype"] == "float32"
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_backbone import small_backbone
 
 from unimodal.backbone import BackboneConfig, MaskedDiffusionTransformer
 from unimodal.backbone.rotary import rotary_table
@@ -30,27 +31,13 @@ def build() -> SequenceBuilder:
 
 @pytest.fixture(scope="module")
 def model(build: SequenceBuilder) -> MaskedDiffusionTransformer:
-    torch.manual_seed(0)
-    config = BackboneConfig(
+    return small_backbone(
         vocab_size=build.vocab.vocab_size,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
+        image_token_offset=build.vocab.image_token_offset,
         head_dim=16,
         partial_rotary_factor=1.0,
         grid_rotary_dim=4,
-        num_experts=4,
-        num_experts_per_tok=2,
-        n_group=2,
-        topk_group=1,
-        moe_intermediate_size=16,
-        initializer_range=0.3,
-        image_token_offset=build.vocab.image_token_offset,
-        pad_token_id=0,
     )
-    return MaskedDiffusionTransformer(config).eval()
 
 
 def test_coordinates_by_hand(build):

@@ -9,41 +9,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_backbone import MASK, SIZE, small_backbone
 
 import unimodal
-from unimodal.backbone import BackboneConfig, MaskedDiffusionTransformer, block_causal_mask
+from unimodal.backbone import MaskedDiffusionTransformer, block_causal_mask
 from unimodal.diffusion.likelihood import AnswerLayout, LikelihoodEstimate, estimate_likelihood
 from unimodal.diffusion.objective import UNSUPERVISED, Document, Noise, collate, lay_out, visibility
 from unimodal.pipeline import Pipeline
 
 GOLDEN = Path(__file__).parent / "golden" / "uni_a"
-MASK, SIZE = 30, 48
 
 
 @pytest.fixture(scope="module")
 def model() -> MaskedDiffusionTransformer:
-    torch.manual_seed(0)
-    config = BackboneConfig(
-        vocab_size=SIZE,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        use_bias=False,
-        use_qk_norm=True,
-        attention_dropout=0.0,
-        num_experts=4,
-        num_shared_experts=1,
-        num_experts_per_tok=2,
-        n_group=2,
-        topk_group=1,
-        moe_intermediate_size=16,
-        first_k_dense_replace=1,
-        initializer_range=0.3,
-    )
-    return MaskedDiffusionTransformer(config).eval()
+    return small_backbone()
 
 
 @pytest.fixture(scope="module")

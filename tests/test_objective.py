@@ -7,8 +7,9 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from small_backbone import small_backbone
 
-from unimodal.backbone import BackboneConfig, MaskedDiffusionTransformer
+from unimodal.backbone import MaskedDiffusionTransformer
 from unimodal.diffusion.canvas import Canvas
 from unimodal.diffusion.denoiser import PlainDenoiser
 from unimodal.diffusion.objective import (
@@ -45,25 +46,7 @@ def drawn(
 
 @pytest.fixture(scope="module")
 def model() -> MaskedDiffusionTransformer:
-    torch.manual_seed(0)
-    config = BackboneConfig(
-        vocab_size=52,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        num_experts=4,
-        num_experts_per_tok=2,
-        n_group=2,
-        topk_group=1,
-        moe_intermediate_size=16,
-        initializer_range=0.2,
-        image_token_offset=40,
-        pad_token_id=0,
-    )
-    return MaskedDiffusionTransformer(config).eval()
+    return small_backbone(vocab_size=END + 1, image_token_offset=CODES[0])
 
 
 def logits(model: MaskedDiffusionTransformer, rows: list[list[Streams]]) -> torch.Tensor:

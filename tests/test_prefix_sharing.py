@@ -3,10 +3,11 @@
 import pytest
 import torch
 from PIL import Image
+from small_backbone import EOS, MASK, PICTURES, is_picture, locate, small_backbone, words
 from torch import nn
 
 import unimodal
-from unimodal.backbone import BackboneConfig, MaskedDiffusionTransformer, PrefixCache
+from unimodal.backbone import MaskedDiffusionTransformer, PrefixCache
 from unimodal.diffusion.canvas import Canvas
 from unimodal.diffusion.denoiser import CachedDenoiser
 from unimodal.diffusion.guidance import edit_guidance, prompt_guidance
@@ -15,9 +16,7 @@ from unimodal.diffusion.sampler import SamplingOptions, SamplingTask, sample
 from unimodal.diffusion.shared_prefill import PASS_IN_COLUMNS, plan_cuts
 from unimodal.diffusion.sprint import SprintDenoiser, SprintOptions
 
-MASK, EOS, SIZE, BLOCK = 30, 29, 48, 8
-PICTURES = (32, 46)
-STEPS = 4
+BLOCK, STEPS = 8, 4
 OPTIONS = SamplingOptions(block_length=BLOCK, num_inference_steps=STEPS, threshold=0.6, eos_early_stop=False)
 
 
@@ -41,44 +40,7 @@ class Counted(nn.Module):
 
 @pytest.fixture(params=[0, 2], ids=["flat", "rows-and-columns"])
 def model(request: pytest.FixtureRequest) -> Counted:
-    torch.manual_seed(0)
-    config = BackboneConfig(
-        vocab_size=SIZE,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        use_bias=False,
-        use_qk_norm=True,
-        attention_dropout=0.0,
-        num_experts=8,
-        num_shared_experts=1,
-        num_experts_per_tok=2,
-        n_group=4,
-        topk_group=2,
-        moe_intermediate_size=16,
-        first_k_dense_replace=1,
-        initializer_range=0.3,
-        image_token_offset=PICTURES[0],
-        grid_rotary_dim=request.param,
-    )
-    return Counted(MaskedDiffusionTransformer(config).eval())
-
-
-def locate(tokens: torch.Tensor) -> torch.Tensor:
-    """Rows and columns that depend on all tokens before, as those of pictures do."""
-    seen = (tokens == 3).cumsum(dim=-1)
-    return torch.stack([seen, torch.where(seen > 0, tokens % 5, 0)], dim=-1)
-
-
-def is_picture(tokens: torch.Tensor) -> torch.Tensor:
-    return (tokens >= PICTURES[0]) & (tokens < PICTURES[1])
-
-
-def words(seed: int, length: int) -> list[int]:
-    return torch.randint(0, 28, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+    return Counted(small_backbone(head_dim=16, grid_rotary_dim=request.param))
 
 
 def picture(seed: int, length: int = 80) -> list[int]:

@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from small_backbone import EOS, MASK, PICTURES, SIZE, WORDS, small_backbone
 
-from unimodal.backbone import BackboneConfig, MaskedDiffusionTransformer
+from unimodal.backbone import MaskedDiffusionTransformer
 from unimodal.diffusion.canvas import Canvas
 from unimodal.diffusion.draws import uniform
 from unimodal.diffusion.filtering import keep_top_k, keep_top_p, propose
@@ -19,33 +20,10 @@ from unimodal.diffusion.guidance import (
 )
 from unimodal.diffusion.sampler import SamplingOptions, SamplingTask, drain, sample, stream
 
-MASK, EOS, SIZE = 30, 29, 48
-
 
 @pytest.fixture(scope="module")
 def model() -> MaskedDiffusionTransformer:
-    torch.manual_seed(0)
-    config = BackboneConfig(
-        vocab_size=SIZE,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        use_bias=False,
-        use_qk_norm=True,
-        attention_dropout=0.0,
-        num_experts=8,
-        num_shared_experts=1,
-        num_experts_per_tok=2,
-        n_group=4,
-        topk_group=2,
-        moe_intermediate_size=16,
-        first_k_dense_replace=1,
-        initializer_range=0.3,
-    )
-    return MaskedDiffusionTransformer(config).eval()
+    return small_backbone()
 
 
 class Oracle:
@@ -78,7 +56,7 @@ def fill(oracle, prompt: int, length: int, **options):
 
 def random_prompts(*lengths: int) -> list[list[int]]:
     source = torch.Generator().manual_seed(1)
-    return [torch.randint(0, 28, (length,), generator=source).tolist() for length in lengths]
+    return [torch.randint(*WORDS, (length,), generator=source).tolist() for length in lengths]
 
 
 def test_top_k_and_top_p_by_hand():
@@ -270,14 +248,14 @@ def test_a_batch_gives_what_its_samples_give_alone(model, options):
 def test_guided_pictures_are_the_same_cached_batched_and_plain(model, guidance):
     prompts, others = random_prompts(9, 22, 16), random_prompts(12, 22, 5)
     branches = [tuple([other, other[: 2 + place]][: guidance.num_branches - 1]) for place, other in enumerate(others)]
-    settings = {"guidance": guidance, "vocab_range": (32, 46)}
+    settings = {"guidance": guidance, "vocab_range": PICTURES}
     together = run(model, seeded(prompts, others=branches), {"num_inference_steps": 4}, **settings)
     for place in range(3):
         task = seeded(prompts, others=branches)[place]
         alone = run(model, [task], {"num_inference_steps": 4}, use_cache=False, **settings)
         assert together.tokens[place].tolist() == alone.tokens[0].tolist()
         assert len(together.tokens[place]) == task.length
-        assert all(32 <= token < 46 for token in together.tokens[place].tolist())
+        assert all(PICTURES[0] <= token < PICTURES[1] for token in together.tokens[place].tolist())
 
 
 def test_a_branch_that_no_one_weighs_is_not_needed(model):
@@ -301,8 +279,8 @@ def test_logits_of_a_range_are_those_of_the_whole_vocabulary(model):
             output = model(tokens, **settings)
             return SimpleNamespace(logits=output.logits[..., slice(*vocab_range)])
 
-    part = run(model, seeded(random_prompts(13)), {}, vocab_range=(32, 46))
-    whole = run(Whole(), seeded(random_prompts(13)), {}, vocab_range=(32, 46))
+    part = run(model, seeded(random_prompts(13)), {}, vocab_range=PICTURES)
+    whole = run(Whole(), seeded(random_prompts(13)), {}, vocab_range=PICTURES)
     assert part.tokens[0].tolist() == whole.tokens[0].tolist()
 
 

@@ -4,9 +4,10 @@ import itertools
 
 import pytest
 import torch
+from small_backbone import EOS, MASK, PICTURES, SIZE, WORDS, is_picture, locate, small_backbone
 from torch import Tensor
 
-from unimodal.backbone import BackboneConfig, MaskedDiffusionTransformer, PrefixCache
+from unimodal.backbone import MaskedDiffusionTransformer, PrefixCache
 from unimodal.diffusion.canvas import Canvas
 from unimodal.diffusion.denoiser import CachedDenoiser
 from unimodal.diffusion.guidance import Guidance, NoGuidance, edit_guidance, prompt_guidance
@@ -23,39 +24,16 @@ from unimodal.diffusion.sprint import (
     scores,
 )
 
-MASK, EOS, SIZE, BLOCK = 30, 29, 48, 8
-PICTURES = (32, 46)
+BLOCK = 8
 
 
 @pytest.fixture(scope="module", params=[0, 2], ids=["flat", "rows-and-columns"])
 def model(request: pytest.FixtureRequest) -> MaskedDiffusionTransformer:
-    torch.manual_seed(0)
-    config = BackboneConfig(
-        vocab_size=SIZE,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        use_bias=False,
-        use_qk_norm=True,
-        attention_dropout=0.0,
-        num_experts=8,
-        num_shared_experts=1,
-        num_experts_per_tok=2,
-        n_group=4,
-        topk_group=2,
-        moe_intermediate_size=16,
-        first_k_dense_replace=1,
-        initializer_range=0.3,
-        image_token_offset=PICTURES[0],
-        grid_rotary_dim=request.param,
-    )
-    model = MaskedDiffusionTransformer(config).eval()
+    model = small_backbone(head_dim=16, grid_rotary_dim=request.param)
+    draws = torch.Generator().manual_seed(0)
     for layer in model.layers:
         # Else all keys are nearly as long.
-        torch.nn.init.uniform_(layer.get_parameter("attention.key_norm.weight"), 0.2, 3.0)
+        torch.nn.init.uniform_(layer.get_parameter("attention.key_norm.weight"), 0.2, 3.0, draws)
     return model
 
 
@@ -67,19 +45,10 @@ class ForcedOptions(SprintOptions):
         return False
 
 
-def locate(tokens: Tensor) -> Tensor:
-    seen = (tokens == 3).cumsum(dim=-1)
-    return torch.stack([seen, torch.where(seen > 0, tokens % 5, 0)], dim=-1)
-
-
-def is_picture(tokens: Tensor) -> Tensor:
-    return (tokens >= PICTURES[0]) & (tokens < PICTURES[1])
-
-
 def prompt_of(seed: int, *lengths: int) -> list[int]:
     """Text and picture codes in turn, of these lengths."""
     source = torch.Generator().manual_seed(seed)
-    ranges = itertools.cycle([(0, 28), PICTURES])
+    ranges = itertools.cycle([WORDS, PICTURES])
     parts = zip(lengths, ranges, strict=False)
     return [token for length, span in parts for token in torch.randint(*span, (length,), generator=source).tolist()]
 
@@ -294,7 +263,7 @@ def test_kinds_leave_padding_out():
 
 @torch.no_grad()
 def test_confidences_are_found_in_parts_of_any_size(model, monkeypatch):
-    hidden = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
+    hidden = torch.randn(2, 5, model.config.hidden_size, generator=torch.Generator().manual_seed(0))
     expected = model.head(hidden).softmax(dim=-1).amax(dim=-1)
     for at_once in (1, 3 * SIZE, 2**26):
         monkeypatch.setattr("unimodal.diffusion.sprint.LOGITS_AT_ONCE", at_once)

@@ -2,59 +2,35 @@
 
 import pytest
 import torch
+from small_backbone import EOS, MASK, SIZE, small_backbone, words
 
-from unimodal.backbone import BackboneConfig, CacheWindow, MaskedDiffusionTransformer, PrefixCache
+from unimodal.backbone import CacheWindow, MaskedDiffusionTransformer, PrefixCache
 from unimodal.diffusion import static_steps
 from unimodal.diffusion.guidance import NoGuidance, edit_guidance, prompt_guidance
 from unimodal.diffusion.prefixes import PrefixStore
 from unimodal.diffusion.sampler import SamplingOptions, SamplingTask, sample
 from unimodal.diffusion.static_steps import RecordedSteps, StaticDenoiser
 
-MASK, EOS, SIZE, BLOCK = 30, 29, 48, 8
+BLOCK = 8
 OPTIONS = SamplingOptions(block_length=BLOCK, num_inference_steps=3, threshold=0.7)
 
 
 @pytest.fixture(scope="module")
 def model() -> MaskedDiffusionTransformer:
-    torch.manual_seed(0)
-    config = BackboneConfig(
-        vocab_size=SIZE,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        use_bias=False,
-        use_qk_norm=True,
-        attention_dropout=0.0,
-        num_experts=8,
-        num_shared_experts=1,
-        num_experts_per_tok=2,
-        n_group=4,
-        topk_group=2,
-        moe_intermediate_size=16,
-        first_k_dense_replace=1,
-        initializer_range=0.3,
-    )
-    return MaskedDiffusionTransformer(config).eval()
-
-
-def prompt_of(seed: int, length: int) -> list[int]:
-    return torch.randint(0, 28, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+    return small_backbone()
 
 
 def run(model, guidance, make=None, **settings) -> list[list[int]]:
     tasks = [
         SamplingTask(
-            prompt=prompt_of(place, length),
+            prompt=words(place, length),
             length=12 + 9 * place,
-            others=[prompt_of(9 + place, 3), prompt_of(19 + place, 30)][: guidance.num_branches - 1],
+            others=[words(9 + place, 3), words(19 + place, 30)][: guidance.num_branches - 1],
         )
         for place, length in enumerate((19, 3, 40))
     ]
     result = sample(
-        model, tasks, OPTIONS, mask_id=MASK, stop_ids=[EOS], guidance=guidance, denoiser=make, vocab_range=(0, 48)
+        model, tasks, OPTIONS, mask_id=MASK, stop_ids=[EOS], guidance=guidance, denoiser=make, vocab_range=(0, SIZE)
     )
     return [tokens.tolist() for tokens in result.tokens]
 
@@ -112,7 +88,7 @@ def test_without_a_gpu_nothing_is_recorded(model, monkeypatch):
 
 @torch.no_grad()
 def test_a_window_reads_and_writes_where_it_is_told(model):
-    tokens = torch.tensor([prompt_of(1, 20), prompt_of(2, 20)])
+    tokens = torch.tensor([words(1, 20), words(2, 20)])
     cache = model.new_cache(capacity=32)
     model(tokens[:, :12], cache=cache, update_cache=True)
     expected = model(tokens[:, 12:], cache=cache).logits
@@ -138,7 +114,7 @@ def test_a_window_reads_and_writes_where_it_is_told(model):
 def test_a_step_is_one_graph_for_the_compiler_and_stays_one(model):
     """No step waits for the device or changes shape: a compiler finds no break, and need not look again."""
     cache = model.new_cache(capacity=32)
-    tokens = torch.tensor([prompt_of(1, 32)])
+    tokens = torch.tensor([words(1, 32)])
     model(tokens[:, :8], cache=cache, update_cache=True)
     seen = []
 
