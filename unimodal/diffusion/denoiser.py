@@ -103,7 +103,7 @@ class CachedDenoiser:
 
     def keep(self, rows: Tensor) -> None:
         self._mask = (), None
-        if self._cache is not None and self._cache.length:
+        if self._cache is not None:
             self._cache = self._cache.select(rows)
         if self._names is not None:
             self._names = [self._names[row] for row in rows.tolist()]

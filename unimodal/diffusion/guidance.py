@@ -7,7 +7,7 @@ Legend: G branches, N samples, B positions, V the whole vocabulary.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from torch import Tensor
 
@@ -29,9 +29,20 @@ class Guidance(Protocol):
         """Guided logits [N, B, V] from those of the branches [G, N, B, V], the conditional branch first."""
         ...
 
+    def select(self, samples: Tensor) -> "Guidance":
+        """The guidance of some of the samples, int64 [n], in that order."""
+        ...
+
+
+class Alike:
+    """A guidance that is the same for all samples."""
+
+    def select(self, samples: Tensor) -> Self:
+        return self
+
 
 @dataclass(frozen=True, kw_only=True)
-class NoGuidance:
+class NoGuidance(Alike):
     """The conditional branch alone."""
 
     @property
@@ -47,7 +58,7 @@ class NoGuidance:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptGuidance:
+class PromptGuidance(Alike):
     """Two branches: with the prompt, and with `<uncondition>` in its place. A scale of 1 changes nothing, 0 ignores
     the prompt.
     """
@@ -70,7 +81,7 @@ class PromptGuidance:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditGuidance:
+class EditGuidance(Alike):
     """Three branches: everything, the text dropped, the picture dropped (as in InstructPix2Pix, arXiv 2211.09800,
     with the roles of the first two terms exchanged). The last branch does not run when the picture's scale is 0, for
     nothing depends on it then."""

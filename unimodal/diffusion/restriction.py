@@ -1,6 +1,7 @@
 """Which tokens may be proposed where, for masks that are not all alike."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -29,3 +30,6 @@ class AllowedTokens:
     def combine(self, logits: Tensor) -> Tensor:
         """[1, N, B, V] -> [N, B, V]."""
         return logits[0].masked_fill(~self.kinds[self.kind_of], -torch.inf)
+
+    def select(self, samples: Tensor) -> Self:
+        return replace(self, kind_of=self.kind_of[samples])

@@ -5,7 +5,7 @@ Everything in a step happens on the device of the canvas; at its end one small t
 Legend: N samples in the batch, B positions of a block, L columns of the canvas, V vocabulary.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -117,23 +117,30 @@ class Run:
         nothing, ends = torch.zeros_like(self._open), self._given
         return self._written(list(ends), ends, nothing, nothing, torch.zeros(nothing.shape, device=self._device))
 
-    def survivors(self) -> Tensor | None:
-        """Rows of the samples to go on with, None if all do."""
-        if all(self._alive):
-            return None
-        return torch.tensor(
-            [row for row, alive in enumerate(self._alive) if alive], device=self._device, dtype=torch.long
-        )
+    def survivors(self) -> list[int] | None:
+        """Rows of the samples that are not done, None if none is."""
+        return None if all(self._alive) else [row for row, alive in enumerate(self._alive) if alive]
 
-    def keep(self, rows: Tensor) -> None:
-        kept = rows.tolist()
+    def wanted(self, is_wanted: Callable[[int], bool]) -> list[int] | None:
+        """Rows of the samples that are wanted, None if all are."""
+        rows = [row for row, index in enumerate(self.active) if is_wanted(index)]
+        return None if len(rows) == len(self.active) else rows
+
+    def keep(self, kept: Sequence[int], rows: Tensor) -> None:
+        """Goes on with some rows only, given on both sides; within a block or at its end."""
         self._canvas.keep(rows)
-        self._lengths = self._lengths[rows]
+        self._lengths, self._last, self._working = self._lengths[rows], self._last[rows], self._working[rows]
+        self._places, self._open, self._masks = self._places[rows], self._open[rows], self._masks[rows]
+        self._sizes, self._full_steps = self._sizes[rows], self._full_steps[rows]
         self.active = [self.active[row] for row in kept]
         self._starts = [self._starts[row] for row in kept]
         self._reach = [self._reach[row] for row in kept]
+        self._own = [self._own[row] for row in kept]
         self._generators = [self._generators[row] for row in kept]
-        self._alive = [True] * len(kept)
+        self._alive = [self._alive[row] for row in kept]
+        self._works = [self._works[row] for row in kept]
+        self._given = {place: self._given[row] for place, row in enumerate(kept) if row in self._given}
+        self.busy, self.complete = any(self._works), bool(self._given)
 
     def _read(self, masked: Tensor, unfinished: Tensor, chosen: Tensor) -> None:
         """Finds out who is done and who goes on, from the positions that are still masked and the samples that want

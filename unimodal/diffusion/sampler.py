@@ -8,14 +8,15 @@
 
 A sample is done when all it asked for is filled, when a block is full and holds a stop token, or, with
 `eos_early_stop`, as soon as nothing is masked before its first stop token. Samples of a batch work on their n-th block
-together and leave the batch when they are done. A step reads from the device once.
+together and leave the batch when they are done, or before the next step when nobody wants them any more. A step reads
+from the device once.
 
 Legend: N samples, G branches, B positions of a block, V vocabulary.
 """
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -51,6 +52,7 @@ def stream(
     device: torch.device | str = "cpu",
     locate: Locate | None = None,
     joined: bool = False,
+    wanted: Callable[[int], bool] | None = None,
 ) -> Iterator[StepState]:
     """Yields a state after every step. The generator may be closed at any time; nothing but the random generators of
     the tasks outlives it.
@@ -64,6 +66,8 @@ def stream(
         denoiser: makes what is used in place of both, from the model and the range of the vocabulary.
         locate: rows and columns of picture codes, for a model that wants them (`SequenceBuilder.coordinates`).
         joined: as the span `answer`, whatever the options say; then `given` tokens on the right are seen as well.
+        wanted: asked before each step for the index of every sample in the batch. One for which it says False leaves at
+            once and has no result; to the others it makes no difference.
 
     Raises:
         ValueError: no tasks, an empty prompt, a length below 1, a number of prompts that the guidance does not have, or
@@ -104,10 +108,23 @@ def stream(
             plan=plan,
         )
 
+    def go_on_with(kept: Sequence[int]) -> Tensor:
+        rows = torch.tensor(kept, device=canvas.tokens.device, dtype=torch.long)
+        source.keep(canvas.rows(rows))
+        run.keep(kept, rows)
+        return rows
+
     while run.active:
         step, logits = 0, None
         run.begin(block)
         while run.busy:
+            if wanted is not None and (kept := run.wanted(wanted)) is not None:
+                if not kept:
+                    return
+                rows = go_on_with(kept)
+                guidance = guidance.select(rows)
+                logits = None if logits is None else logits[rows]
+                continue
             if logits is None or run.changed:
                 logits = guidance.combine(source.logits(canvas, block).unflatten(0, (canvas.num_branches, -1)))
                 if vocab_range is not None and head_range is None:
@@ -116,10 +133,8 @@ def stream(
             step += 1
         if run.complete:
             yield state(step, *run.end_complete())
-        survivors = run.survivors()
-        if survivors is not None:
-            source.keep(canvas.rows(survivors))
-            run.keep(survivors)
+        if (kept := run.survivors()) is not None:
+            guidance = guidance.select(go_on_with(kept))
         block += 1
 
 

@@ -145,7 +145,9 @@ class SprintDenoiser(CachedDenoiser):
     def keep(self, rows: Tensor) -> None:
         super().keep(rows)
         self._confidence = None if self._confidence is None else self._confidence[rows]
-        self._pruned = None  # a block is over when samples leave
+        if self._pruned is not None:
+            cache, visible = self._pruned
+            self._pruned = cache.select(rows), visible[rows]
 
     def _logits_after_pruning(self, canvas: Canvas, block: int, cache: PrefixCache, visible: Tensor) -> Tensor:
         columns = canvas.columns(block)

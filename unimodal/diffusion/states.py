@@ -95,7 +95,9 @@ class LazySamples(Sequence[SampleState]):
 
 @dataclass(kw_only=True)
 class SamplingResult:
-    """The generated tokens of each sample, int64 on the CPU, and what they cost."""
+    """The generated tokens of each sample, int64 [≤ length] on the CPU, and what they cost; none, [0], of a sample that
+    has no result.
+    """
 
     tokens: list[Tensor] = field(default_factory=list)
     forwards: int = 0
@@ -106,9 +108,10 @@ class SamplingResult:
 def drain(states: Iterable[StepState]) -> SamplingResult:
     """The result of a stream of states."""
     found: dict[int, Tensor] = {}
-    result = SamplingResult()
+    result, count = SamplingResult(), 0
     for state in states:
         found |= state.results
         result.forwards, result.computed, result.seconds = state.forwards, state.computed, state.seconds
-    result.tokens = [found[index] for index in sorted(found)]
+        count = len(state.plan.lengths)
+    result.tokens = [found.get(index, _no_places()) for index in range(count)]
     return result

@@ -51,8 +51,9 @@ class TracePart:
             ValueError: the run was ended before all samples were done.
         """
         tokens = drain(self.states()).tokens
-        if len(tokens) < len(self.plan.lengths):
-            raise ValueError(f"steps: {len(tokens)} of {len(self.plan.lengths)} samples were done when the run ended")
+        done = sum(len(answer) > 0 for answer in tokens)
+        if done < len(self.plan.lengths):
+            raise ValueError(f"steps: {done} of {len(self.plan.lengths)} samples were done when the run ended")
         return tokens
 
 
