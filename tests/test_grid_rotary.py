@@ -124,13 +124,12 @@ def test_training_sees_the_coordinates_that_the_sampler_sees(model, build, hides
     noise = Noise(build.vocab.mask_id, build.vocab.image_range, (1.0, 1.0) if hides_header else (0.3, 0.6))
     document = Document(tokens, targets, targets, np.zeros(len(tokens), dtype=bool))
 
-    def locate(row: np.ndarray) -> np.ndarray:
-        return build.coordinates(torch.from_numpy(row)).numpy()
-
-    group, _ = lay_out([document], 0, BLOCK, noise, np.random.default_rng(0), locate)
+    group, _ = lay_out([document], 0, BLOCK, noise, np.random.default_rng(0), build.coordinates)
     batch = collate([[group]], BLOCK, build.vocab.eos_id)
-    places = torch.cat([batch["position_ids"][..., None], batch["coordinates"]], dim=-1)
-    trained = model(batch["tokens"], position_ids=places, attention_mask=batch["attention_mask"]).logits[0]
+    assert batch["position_ids"].shape == (1, group.length, 3)
+    trained = model(batch["tokens"], position_ids=batch["position_ids"], attention_mask=batch["attention_mask"]).logits[
+        0
+    ]
     start = 0
     for noisy, own, positions in zip(group.noisy, group.tokens, group.positions, strict=True):
         for first in range(0, len(own), BLOCK) if noisy else ():

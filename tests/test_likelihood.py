@@ -153,8 +153,8 @@ def test_the_layout_is_that_of_training():
     targets = np.zeros(20, dtype=bool)
     targets[6:] = True
 
-    def locate(row: np.ndarray) -> np.ndarray:
-        return np.stack([row % 7, np.cumsum(row == MASK)], axis=-1)
+    def locate(row: torch.Tensor) -> torch.Tensor:
+        return torch.stack([row % 7, (row == MASK).cumsum(dim=-1)], dim=-1)
 
     document = Document(tokens, targets, targets, np.zeros(20, dtype=bool))
     noise = Noise(mask_id=MASK, codes=(31, 40), mask_ratios=(0.3, 0.7))

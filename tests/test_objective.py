@@ -197,6 +197,26 @@ def test_collation_pads_and_lists_what_is_supervised() -> None:
     assert (batch["tokens"][batch["rows"], batch["columns"]] == MASK).all()
 
 
+def test_positions_have_rows_and_columns_where_a_model_wants_them() -> None:
+    def locate(tokens: torch.Tensor) -> torch.Tensor:
+        return torch.stack([tokens, (tokens == MASK).cumsum(dim=-1)], dim=-1)
+
+    long, short = (document(length, range(3, length)) for length in (16, 8))
+    groups = [lay_out([one], 0, BLOCK, NOISE, np.random.default_rng(0), locate)[0] for one in (long, short)]
+    plain = [lay_out([one], 0, BLOCK, NOISE, np.random.default_rng(0))[0] for one in (long, short)]
+    placed, alone = (collate([[group] for group in some], BLOCK, END) for some in (groups, plain))
+    assert alone["position_ids"].shape == (2, groups[0].length)
+    assert placed["position_ids"].shape == (2, groups[0].length, 3)
+    assert torch.equal(placed["position_ids"][..., 0], alone["position_ids"])
+    held = [group.length for group in groups]
+    for row, length in enumerate(held):
+        assert torch.equal(placed["position_ids"][row, :length, 1], placed["tokens"][row, :length])
+        assert not placed["position_ids"][row, length:].any()
+    # A block counts its own masks only, for the blocks before it are clean.
+    masks = (placed["tokens"][0] == MASK).view(-1, BLOCK)
+    assert torch.equal(placed["position_ids"][0, :, 2].view(-1, BLOCK), masks.cumsum(dim=1))
+
+
 def test_packed_documents_are_as_alone(model: MaskedDiffusionTransformer) -> None:
     groups = [drawn([document(length, range(5, length), seed=length)])[0] for length in (12, 16, 8)]
     packed = logits(model, [groups[:2], groups[2:]])

@@ -11,7 +11,7 @@ because a tokenizer may merge characters across a border. Templates are those of
 Legend: H, W height and width of a grid of codes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -242,6 +242,10 @@ class SequenceBuilder:
         width = width.clamp(min=1)
         found = torch.stack([place // width + 1, place % width + 1], dim=-1)
         return found * inside[..., None]
+
+    def locate_for(self, grid_rotary_dim: int) -> Callable[[Tensor], Tensor] | None:
+        """`coordinates` for a backbone that turns so many dimensions with rows and columns; None if it turns none."""
+        return self.coordinates if grid_rotary_dim else None
 
     def split_header(self, tokens: Sequence[int]) -> tuple[list[int], int, int] | None:
         """What comes before the header that ends `tokens`, and its height and width; None if no whole header does."""

@@ -48,6 +48,7 @@ class WritingStep:
 
 
 Watcher = Callable[[WritingStep], None]
+Wanted = Callable[[int], bool]
 Writing = Generator[WritingStep, None, Value]
 
 
@@ -94,7 +95,7 @@ class Writer:
             self._denoiser = partial(SprintDenoiser, options=sprint, is_picture=is_picture, prefixes=prefixes)
         elif use_cache:
             self._denoiser = partial(CachedDenoiser, prefixes=prefixes)
-        self._locate = sequences.coordinates if model.config.grid_rotary_dim else None
+        self._locate = sequences.locate_for(model.config.grid_rotary_dim)
 
     def text(
         self,
@@ -106,12 +107,14 @@ class Writer:
         stops_at_picture: bool = False,
         stage: str = "text",
         stats: Stats | None = None,
+        wanted: Wanted | None = None,
         watch: Watcher | None = None,
     ) -> list[Tensor]:
         """The tokens that follow each prompt, through the first stop token, at most `length`; int64 [n].
 
         Args:
             stops_at_picture: also stops where a picture begins, and uses text tokens only.
+            wanted: see `unimodal.diffusion.sampler.stream`; a text that nobody wanted before it was done is empty.
         """
         steps = self.text_steps(
             prompts,
@@ -121,6 +124,7 @@ class Writer:
             stops_at_picture=stops_at_picture,
             stage=stage,
             stats=stats,
+            wanted=wanted,
         )
         return drained(steps, watch)
 
@@ -134,6 +138,7 @@ class Writer:
         stops_at_picture: bool = False,
         stage: str = "text",
         stats: Stats | None = None,
+        wanted: Wanted | None = None,
     ) -> Writing[list[Tensor]]:
         """The steps of `text`, and then what it returns."""
         vocab = self.sequences.vocab
@@ -152,6 +157,7 @@ class Writer:
             denoiser=self._denoiser,
             device=self.model.device,
             locate=self._locate,
+            wanted=wanted,
         )
         goals = [length] * len(tasks)
         return (yield from _steps(states, stage, None, goals, stats, tasks, options)).tokens
@@ -166,14 +172,18 @@ class Writer:
         given: Sequence[Tensor | None] | None = None,
         generators: Generators | None = None,
         stats: Stats | None = None,
+        wanted: Wanted | None = None,
         watch: Watcher | None = None,
     ) -> list[Tensor]:
         """The codes [H, W] of one picture per prompt, of the given (H, W).
 
         Args:
             given: for each picture the codes [H, W] that stand already, -1 where one is to be drawn; None = draw all.
+            wanted: as in `text`; a picture that nobody wanted before it was done is -1 everywhere.
         """
-        steps = self.picture_steps(branches, sizes, options, guidance, given=given, generators=generators, stats=stats)
+        steps = self.picture_steps(
+            branches, sizes, options, guidance, given=given, generators=generators, stats=stats, wanted=wanted
+        )
         return drained(steps, watch)
 
     def picture_steps(
@@ -186,6 +196,7 @@ class Writer:
         given: Sequence[Tensor | None] | None = None,
         generators: Generators | None = None,
         stats: Stats | None = None,
+        wanted: Wanted | None = None,
     ) -> Writing[list[Tensor]]:
         """The steps of `pictures`, and then what it returns."""
         vocab = self.sequences.vocab
@@ -212,10 +223,14 @@ class Writer:
             denoiser=self._denoiser,
             device=self.model.device,
             locate=self._locate,
+            wanted=wanted,
         )
         goals = [task.length if task.given is None else list(task.given).count(vocab.mask_id) for task in tasks]
         result = yield from _steps(states, "picture", sizes, goals, stats, tasks, options)
-        return [self.sequences.grid(tokens.cpu(), *size) for tokens, size in zip(result.tokens, sizes, strict=True)]
+        return [
+            self.sequences.grid(tokens.cpu(), *size) if len(tokens) else torch.full(size, -1)
+            for tokens, size in zip(result.tokens, sizes, strict=True)
+        ]
 
     def fill(
         self,
@@ -224,6 +239,7 @@ class Writer:
         allowed: Guidance,
         *,
         stats: Stats | None = None,
+        wanted: Wanted | None = None,
         watch: Watcher | None = None,
     ) -> list[Tensor]:
         """What was given in each task with its masks filled, int64 [length]; the last blocks of all are as long, and
@@ -231,6 +247,7 @@ class Writer:
 
         Args:
             allowed: which tokens may stand where, as `AllowedTokens`.
+            wanted: as in `text`.
         """
         vocab = self.sequences.vocab
         states = stream(
@@ -244,6 +261,7 @@ class Writer:
             device=self.model.device,
             locate=self._locate,
             joined=True,
+            wanted=wanted,
         )
         goals = [list(task.given or []).count(vocab.mask_id) for task in tasks]
         return drained(_steps(states, "text", None, goals, stats, tasks, options), watch).tokens
@@ -256,6 +274,7 @@ class Writer:
         *,
         generators: Generators | None = None,
         stats: Stats | None = None,
+        wanted: Wanted | None = None,
         watch: Watcher | None = None,
     ) -> list[list[int]]:
         """What the model thinks before it draws, without the header of the picture that it announces.
@@ -270,6 +289,7 @@ class Writer:
             stops_at_picture=True,
             stage="thinking",
             stats=stats,
+            wanted=wanted,
             watch=watch,
         )
         return [self._without_end(tokens.tolist()) for tokens in written]
@@ -305,12 +325,11 @@ def _steps(
         result.forwards, result.computed, result.seconds = state.forwards, state.computed, state.seconds
         settled = partial(_settled, state.block * options.block_length, options.block_length, tasks)
         yield WritingStep(stage=stage, state=state, sizes=sizes, goals=goals, settled=settled)
-    result.tokens = [found[index] for index in sorted(found)]
+    result.tokens = [found.get(index, torch.zeros(0, dtype=torch.long)) for index in range(len(tasks))]
     if stats is not None:
         stats.forwards += result.forwards
         # What stood already is not counted.
-        standing = sum(task.length - goal for task, goal in zip(tasks, goals, strict=True))
-        stats.tokens += sum(len(tokens) for tokens in result.tokens) - standing
+        stats.tokens += sum(len(found[index]) - tasks[index].length + goals[index] for index in found)
         stats.add_seconds(stage, result.seconds)
     return result
 

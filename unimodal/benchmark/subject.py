@@ -75,7 +75,7 @@ def open_checkpoint(name_or_path: str, device: str | None, dtype: str | None) ->
         mask_id=pipe.vocab.mask_id,
         text_ids=pipe.vocab.text_range,
         code_ids=pipe.vocab.image_range,
-        locate=pipe.sequences.coordinates if pipe.backbone.config.grid_rotary_dim else None,
+        locate=pipe.sequences.locate_for(pipe.backbone.config.grid_rotary_dim),
         pipeline=pipe,
         decoder=pipe.decoder,
     )

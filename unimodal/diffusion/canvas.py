@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 Locate = Callable[[Tensor], Tensor]
+"""Rows and columns of picture codes, int64 [..., L, 2], from tokens, int [..., L]."""
 
 
 @dataclass
@@ -64,7 +65,7 @@ class Canvas:
         Args:
             prompts: for each sample its G branches, the conditional one first.
             lengths: tokens to generate, per sample.
-            locate: int [R, L] -> int [R, L, 2], rows and columns of picture codes, as `SequenceBuilder.coordinates`.
+            locate: rows and columns of picture codes, for a model that wants them (`SequenceBuilder.coordinates`).
             given: for each sample tokens that stand already behind its prompt, the mask id where one is to be found;
                 None = all of its `lengths` are masks.
             joined: all from the block in which the longest prompt ends is one block.

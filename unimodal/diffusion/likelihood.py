@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unimodal.diffusion.objective import UNSUPERVISED, Locate, Streams, add_copy, collate
+from unimodal.diffusion.canvas import Locate
+from unimodal.diffusion.objective import UNSUPERVISED, Streams, add_copy, collate, find_coordinates
 
 COLUMNS = 1024
 """Noisy columns of one forward, as far as a single copy does not have more."""
@@ -81,7 +82,7 @@ def estimate_likelihood(
         samples: random masks of each block; where every block has one answer token a single one is taken.
         vocab_range: the ids that the answer comes from, first and one past the last; None = all. The mask id is never
             among them: a prediction of it is left out of the softmax.
-        locate: rows and columns of picture codes, int [L] -> int [L, 2], for a model that wants them.
+        locate: rows and columns of picture codes, for a model that wants them (`SequenceBuilder.coordinates`).
 
     Raises:
         ValueError: an empty answer, one that is not within `vocab_range`, fewer than one sample.
@@ -105,9 +106,7 @@ def estimate_likelihood(
         batch = {name: value.to(device) for name, value in collate([[streams]], block_length, mask_id).items()}
         logits = model(
             batch["tokens"],
-            position_ids=batch["position_ids"]
-            if locate is None
-            else torch.cat([batch["position_ids"][..., None], batch["coordinates"]], dim=-1),
+            position_ids=batch["position_ids"],
             attention_mask=batch["attention_mask"],
             logits_for=(batch["rows"], batch["columns"]),
             vocab_range=vocab_range,
@@ -171,8 +170,7 @@ class AnswerLayout:
         ancestors: tuple[int, ...] = ()
         if self.clean:
             known, places = self.tokens[: self.clean], np.arange(self.clean)
-            found = np.zeros((self.clean, 2), dtype=np.int64) if self._locate is None else self._locate(known)
-            ancestors = (streams.add(known, places, (), found),)
+            ancestors = (streams.add(known, places, (), find_coordinates(known, self._locate)),)
         own = self.tokens[self.columns]
         for hidden, weight in zip(masked, weights, strict=True):
             noisy = np.where(hidden, self._mask_id, own)

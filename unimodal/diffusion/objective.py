@@ -12,7 +12,7 @@ share them: the shared blocks are computed once, and the documents branch from t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-UNSUPERVISED = -1
+from unimodal.diffusion.canvas import Locate
 
-Locate = Callable[[np.ndarray], np.ndarray]
+UNSUPERVISED = -1
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Document:
 
 @dataclass
 class Streams:
-    """Parallel arrays over the positions of a row, filled stream by stream."""
+    """Parallel arrays over the positions of a row, filled stream by stream; `coordinates` where a model wants them."""
 
     tokens: list[np.ndarray] = field(default_factory=list)
     positions: list[np.ndarray] = field(default_factory=list)
@@ -60,19 +60,28 @@ class Streams:
     def length(self) -> int:
         return sum(len(part) for part in self.tokens)
 
+    @property
+    def position_ids(self) -> np.ndarray:
+        """Positions, int64 [L]; with coordinates [L, 3]: position, row and column."""
+        positions = np.concatenate(self.positions)
+        if not self.coordinates:
+            return positions
+        return np.column_stack([positions, np.concatenate(self.coordinates)])
+
     def add(
         self,
         tokens: np.ndarray,
         positions: np.ndarray,
         ancestors: tuple[int, ...],
-        coordinates: np.ndarray,
+        coordinates: np.ndarray | None,
         noisy: bool = False,
     ) -> int:
         """Appends a stream without supervision; returns its number."""
         number = len(self.ancestors)
         self.tokens.append(tokens)
         self.positions.append(positions)
-        self.coordinates.append(coordinates)
+        if coordinates is not None:
+            self.coordinates.append(coordinates)
         self.labels.append(np.full(len(tokens), UNSUPERVISED))
         self.weights.append(np.zeros(len(tokens), dtype=np.float32))
         self.stream.append(np.full(len(tokens), number))
@@ -107,18 +116,17 @@ def lay_out(
     """One group of documents, whose first `shared` tokens (whole blocks) are the same, as streams.
 
     Args:
-        locate: gives the rows and columns of picture codes, int [L] -> int [L, 2], for a backbone that wants them.
+        locate: rows and columns of picture codes, for a backbone that wants them (`SequenceBuilder.coordinates`).
 
     Returns:
         The streams, and the sum of the copies' weights: the denominator of the loss.
     """
     streams, total = Streams(), 0.0
     positions = np.arange(max(len(d.tokens) for d in documents))
-    locate = locate or _nowhere
     root: tuple[int, ...] = ()
     if shared:
         tokens = documents[0].tokens[:shared]
-        root = (streams.add(tokens, positions[:shared], (), locate(tokens)),)
+        root = (streams.add(tokens, positions[:shared], (), find_coordinates(tokens, locate)),)
     for document in documents:
         noisy_blocks = np.unique(np.nonzero(document.targets)[0] // block_length)
         # Nobody looks at the clean copy of the last block that is predicted.
@@ -126,7 +134,7 @@ def lay_out(
         ancestors = root
         if clean_end > shared:
             part = slice(shared, clean_end)
-            found = locate(document.tokens[:clean_end])[part]
+            found = find_coordinates(document.tokens[:clean_end], locate, shared)
             ancestors = (*root, streams.add(document.tokens[part], positions[part], root, found))
         # 1. draw the mask ratio of each block, and which targets it masks
         columns = np.concatenate([np.arange(b * block_length, (b + 1) * block_length) for b in noisy_blocks])
@@ -170,30 +178,35 @@ def add_copy(
         columns: their places in the document, int [M].
         ancestors: the streams whose earlier blocks the copy sees.
     """
-    locate = locate or _nowhere
-    # A block sees the clean blocks before it: a header that it still hides announces no grid yet.
-    found = [
-        locate(np.concatenate([clean[: own[0]], tokens]))[-block_length:]
-        for own, tokens in zip(columns.reshape(-1, block_length), noisy.reshape(-1, block_length), strict=True)
-    ]
-    return streams.add(noisy, columns, ancestors, np.concatenate(found), noisy=True)
+    found = None
+    if locate is not None:
+        # A block sees the clean blocks before it: a header that it still hides announces no grid yet.
+        blocks = zip(columns.reshape(-1, block_length), noisy.reshape(-1, block_length), strict=True)
+        rows = [np.concatenate([clean[: own[0]], tokens]) for own, tokens in blocks]
+        found = np.concatenate([_coordinates(row, locate)[-block_length:] for row in rows])
+    return streams.add(noisy, columns, ancestors, found, noisy=True)
 
 
-def _nowhere(tokens: np.ndarray) -> np.ndarray:
-    return np.zeros((len(tokens), 2), dtype=np.int64)
+def find_coordinates(tokens: np.ndarray, locate: Locate | None, start: int = 0) -> np.ndarray | None:
+    """Rows and columns of the tokens [L] from `start` on, int64 [L - start, 2]; None if no model wants them."""
+    return None if locate is None else _coordinates(tokens, locate)[start:]
+
+
+def _coordinates(tokens: np.ndarray, locate: Locate) -> np.ndarray:
+    return locate(torch.from_numpy(tokens)).numpy()
 
 
 def collate(rows: Sequence[Sequence[Streams]], block_length: int, pad_id: int) -> dict[str, Tensor]:
     """Rows of stream groups as one padded batch.
 
     Returns:
-        `tokens`, `position_ids` int [R, L]; `coordinates` int [R, L, 2]; `attention_mask` bool [R, 1, L, L],
-        True = visible; and over the N supervised positions `rows`, `columns`, `labels` int [N] and `weights` float [N].
+        `tokens` int [R, L]; `position_ids` int [R, L], or [R, L, 3] with coordinates; `attention_mask`
+        bool [R, 1, L, L], True = visible; and over the N supervised positions `rows`, `columns`, `labels` int [N] and
+        `weights` float [N].
     """
     length = max(sum(group.length for group in row) for row in rows)
     tokens = np.full((len(rows), length), pad_id)
-    positions = np.zeros((len(rows), length), dtype=np.int64)
-    coordinates = np.zeros((len(rows), length, 2), dtype=np.int64)
+    positions = np.zeros((len(rows), length, *rows[0][0].position_ids.shape[1:]), dtype=np.int64)
     mask = np.zeros((len(rows), length, length), dtype=bool)
     labels = np.full((len(rows), length), UNSUPERVISED)
     weights = np.zeros((len(rows), length), dtype=np.float32)
@@ -202,8 +215,7 @@ def collate(rows: Sequence[Sequence[Streams]], block_length: int, pad_id: int) -
         for group in row:
             here = slice(start, start + group.length)
             tokens[number, here] = np.concatenate(group.tokens)
-            positions[number, here] = np.concatenate(group.positions)
-            coordinates[number, here] = np.concatenate(group.coordinates)
+            positions[number, here] = group.position_ids
             labels[number, here] = np.concatenate(group.labels)
             weights[number, here] = np.concatenate(group.weights)
             mask[number, here, here] = visibility(group, block_length)
@@ -212,7 +224,6 @@ def collate(rows: Sequence[Sequence[Streams]], block_length: int, pad_id: int) -
     arrays = {
         "tokens": tokens,
         "position_ids": positions,
-        "coordinates": coordinates,
         "attention_mask": mask[:, None],
         "rows": row_index,
         "columns": column_index,

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -76,7 +75,7 @@ class Likelihood(Job):
             samples=samples,
             generator=source,
             vocab_range=span,
-            locate=self._locate if self.backbone.config.grid_rotary_dim else None,
+            locate=self.sequences.locate_for(self.backbone.config.grid_rotary_dim),
             device=self.device,
         )
         stats.forwards = found.forwards
@@ -125,6 +124,3 @@ class Likelihood(Job):
         if len(pictures) != 1:
             raise ValueError(f"image: got {len(pictures)} pictures, one is judged")
         return self._encode(self.sizes.for_editing(pictures[0]), stats)
-
-    def _locate(self, tokens: np.ndarray) -> np.ndarray:
-        return self.sequences.coordinates(torch.from_numpy(tokens)).numpy()

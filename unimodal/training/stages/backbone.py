@@ -84,18 +84,13 @@ class BackboneModule(nn.Module):
     def _part(self, part: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         output = self.model(
             part["tokens"],
-            position_ids=self._positions(part),
+            position_ids=part["position_ids"],
             attention_mask=part["attention_mask"],
             logits_for=(part["rows"], part["columns"]),
         )
         loss, entropies = weighted_loss(output.logits, part["labels"], part["weights"])
         hits = (output.logits.detach().argmax(dim=-1) == part["labels"]).float()
         return loss, hits, entropies, output.router_counts
-
-    def _positions(self, part: dict[str, Tensor]) -> Tensor:
-        if not self.model.config.grid_rotary_dim:
-            return part["position_ids"]
-        return torch.cat([part["position_ids"][..., None], part["coordinates"]], dim=-1)
 
 
 class BackboneStage(Stage):
@@ -129,6 +124,7 @@ class BackboneStage(Stage):
             model.embedding.weight.data[rows] += recipe.code_directions.embedding * directions
             model.head.weight.data[rows] += recipe.code_directions.head * directions
         self.sequences = SequenceBuilder(text, self.vocab)
+        self.locate = self.sequences.locate_for(config.grid_rotary_dim)
         self.documents = DocumentBuilder(
             self.sequences, self.level, recipe.block_length, recipe.dropout, recipe.questions
         )
@@ -207,11 +203,8 @@ class BackboneStage(Stage):
             group = self.documents.write(example, source, grids)
             documents, shared = (group.documents, group.shared) if split == "train" else (group.documents[:1], 0)
             draws = np.random.default_rng(source.getrandbits(63))
-            laid_out.append(lay_out(documents, shared, self.recipe.block_length, noise, draws, self._locate))
+            laid_out.append(lay_out(documents, shared, self.recipe.block_length, noise, draws, self.locate))
         return laid_out
-
-    def _locate(self, tokens: np.ndarray) -> np.ndarray:
-        return self.sequences.coordinates(torch.from_numpy(tokens)).numpy()
 
     def _collate(self, rows: list[list[Streams]]) -> dict[str, Tensor]:
         return collate(rows, self.recipe.block_length, self.vocab.eos_id)
