@@ -4,6 +4,8 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from unimodal.backbone.rotary import GRID_PERIODS
+
 
 class BackboneConfig(PreTrainedConfig):
     """Architecture of the masked-diffusion mixture-of-experts transformer of LLaDA2.0 (arXiv 2512.15745, 2604.20796).
@@ -38,7 +40,7 @@ class BackboneConfig(PreTrainedConfig):
     rope_theta: float = 10000.0
     partial_rotary_factor: float = 0.5
     grid_rotary_dim: int = 0
-    grid_rotary_periods: tuple[float, float] = (4.0, 16.0)
+    grid_rotary_periods: tuple[float, float] = GRID_PERIODS
     rope_parameters: dict[str, Any] | None = None
     tie_word_embeddings: bool = False
     use_cache: bool = False

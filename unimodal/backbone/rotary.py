@@ -9,6 +9,8 @@ import math
 import torch
 from torch import Tensor
 
+GRID_PERIODS = (4.0, 16.0)
+
 
 def rotary_table(
     position_ids: Tensor,
@@ -16,7 +18,7 @@ def rotary_table(
     theta: float,
     dtype: torch.dtype,
     grid_dim: int = 0,
-    grid_periods: tuple[float, float] = (4.0, 16.0),
+    grid_periods: tuple[float, float] = GRID_PERIODS,
 ) -> tuple[Tensor, Tensor]:
     """Cosine and sine of position · theta^(-2j/dim), computed in float32 and cast to `dtype`.
 

@@ -6,10 +6,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from unimodal.diffusion.guidance import NoGuidance
+
 
 @dataclass(frozen=True, kw_only=True)
-class AllowedTokens:
-    """A guidance of one branch that leaves the logits of allowed tokens only, in one joined block.
+class AllowedTokens(NoGuidance):
+    """The conditional branch alone, of which it leaves the logits of allowed tokens only, in one joined block.
 
     Args:
         kinds: bool [K, V], which tokens each kind of position may hold.
@@ -19,17 +21,8 @@ class AllowedTokens:
     kinds: Tensor
     kind_of: Tensor
 
-    @property
-    def num_branches(self) -> int:
-        return 1
-
-    @property
-    def needs_whole_vocabulary(self) -> bool:
-        return False
-
     def combine(self, logits: Tensor) -> Tensor:
-        """[1, N, B, V] -> [N, B, V]."""
-        return logits[0].masked_fill(~self.kinds[self.kind_of], -torch.inf)
+        return super().combine(logits).masked_fill(~self.kinds[self.kind_of], -torch.inf)
 
     def select(self, samples: Tensor) -> Self:
         return replace(self, kind_of=self.kind_of[samples])

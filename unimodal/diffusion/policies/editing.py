@@ -6,12 +6,12 @@ import torch
 
 from unimodal.diffusion.draws import Draw
 from unimodal.diffusion.filtering import Proposal
-from unimodal.diffusion.policies.policy import Block, Decision, Plain, check_count, check_share, steps_for
-from unimodal.diffusion.schedule import fixed_share, surest
+from unimodal.diffusion.policies.policy import Block, Decision, check_count, check_share
+from unimodal.diffusion.policies.quota import QuotaPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditingPolicy(Plain):
+class EditingPolicy(QuotaPolicy):
     """Two thresholds. Masks are filled as by `quota`: what is more probable than `threshold`, at least the step's
     share. In every step, tokens of the block that were generated give way to the most probable token where that is
     another one and strictly more probable than `editing_threshold`. A full block gets more steps until nothing changes.
@@ -24,24 +24,17 @@ class EditingPolicy(Plain):
         max_post_steps: steps of a full block at most.
     """
 
-    num_inference_steps: int = 32
     threshold: float = 0.7
-    minimal_topk: int = 1
     editing_threshold: float = 0.5
     max_post_steps: int = 16
 
     def __post_init__(self) -> None:
-        check_count("num_inference_steps", self.num_inference_steps)
-        check_count("minimal_topk", self.minimal_topk)
+        super().__post_init__()
         check_count("max_post_steps", self.max_post_steps, least=0)
-        check_share("threshold", self.threshold)
         check_share("editing_threshold", self.editing_threshold)
 
     def decide(self, block: Block, proposal: Proposal, draw: Draw) -> Decision:
-        steps = steps_for(block, self.num_inference_steps, self.minimal_topk)
-        counts = fixed_share(block.sizes, steps, block.step)
-        sure = block.masked & (proposal.confidence > self.threshold)
-        filled = surest(proposal.confidence, block.masked, counts) | sure
+        filled = super().decide(block, proposal, draw).chosen
         better, confidence = proposal.most_probable()
         standing = block.open & ~block.masked
         replaced = standing & (better != block.tokens) & (confidence > self.editing_threshold)
