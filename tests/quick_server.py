@@ -1,42 +1,18 @@
-"""What the tests of the server share: a reference checkpoint with settings that take little time, and pictures."""
+"""What the tests of the server share: its pipeline, and pictures as they are sent."""
 
 import base64
 import io
-from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
+from quick_pipeline import quick_pipeline
 
-import unimodal
 from unimodal.pipeline import Pipeline
-from unimodal.settings import Settings
-
-GOLDEN = Path(__file__).parent / "golden" / "uni_a"
-QUICK: dict[str, Any] = {"num_inference_steps": 2, "decoder_steps": 2}
 
 
-def quick_pipeline() -> Pipeline:
-    pipe = unimodal.load(GOLDEN, device="cpu")
-    pipe.set_progress_bar_config(disable=True)
-    values = Settings.preset("tiny").model_dump()
-    values["understand"] |= {"gen_length": 24, "num_inference_steps": 4}
-    values["thinking"] |= {"gen_length": 8, "num_inference_steps": 2}
-    values["generate"] |= {"num_inference_steps": 2}
-    values["edit"] |= {"num_inference_steps": 2}
-    values["interleave"] |= {"gen_length": 16, "num_inference_steps": 4, "image_num_inference_steps": 2}
-    values["interleave"] |= {"max_image_tokens": 80, "max_images": 1}
-    values["decoder"] |= {"turbo_steps": 2, "normal_steps": 2}
-    pipe.settings = Settings.model_validate(values)
-    return pipe
-
-
-def gradient() -> Image.Image:
-    return Image.linear_gradient("L").convert("RGB")
-
-
-def seeded(number: int) -> torch.Generator:
-    return torch.Generator().manual_seed(number)
+def served_pipeline() -> Pipeline:
+    """Thinks little, and draws one picture in a story."""
+    return quick_pipeline(thinking={"gen_length": 8, "num_inference_steps": 2}, interleave={"max_images": 1})
 
 
 def encoded(image: Image.Image, kind: str = "PNG") -> bytes:

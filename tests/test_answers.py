@@ -1,61 +1,31 @@
 """Answers of several parts: stories that go from text to pictures and back, and thoughts before a picture."""
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from quick_pipeline import QUICK, ScriptedWriter, gradient, quick_pipeline
 
-import unimodal
 from unimodal.answers import InterleavedAnswer
 from unimodal.pipeline import Pipeline
 from unimodal.results import Stats
 from unimodal.sequence import INTERLEAVE, Turn
-from unimodal.settings import Settings
 from unimodal.writer import Writer, WritingStep
-
-GOLDEN = Path(__file__).parent / "golden" / "uni_a"
-QUICK: dict[str, Any] = {"num_inference_steps": 2, "decoder_steps": 2}
 
 
 @pytest.fixture(scope="module")
 def pipe() -> Pipeline:
-    pipe = unimodal.load(GOLDEN, device="cpu")
-    pipe.set_progress_bar_config(disable=True)
-    values = Settings.preset("tiny").model_dump()
-    values["interleave"] |= {"gen_length": 16, "num_inference_steps": 4, "image_num_inference_steps": 2}
-    values["interleave"] |= {"image_guidance_scale": 1.5, "max_image_tokens": 80}
-    pipe.settings = Settings.model_validate(values)
-    return pipe
+    return quick_pipeline(interleave={"image_guidance_scale": 1.5})
 
 
 @pytest.fixture(scope="module")
 def picture() -> Image.Image:
-    return Image.linear_gradient("L").convert("RGB")
-
-
-class Scripted(Writer):
-    """Says what it is told, and draws by itself."""
-
-    def __init__(self, pipe, *answers):
-        super().__init__(pipe.backbone, pipe.sequences)
-        self.answers, self.prompts, self.lengths, self.branches = list(answers), [], [], []
-
-    def text_steps(self, prompts, options, length, **settings):
-        self.prompts.append(list(prompts[0]))
-        self.lengths.append(length)
-        return [torch.tensor(self.answers.pop(0), dtype=torch.long)]
-        yield
-
-    def picture_steps(self, branches, *arguments, **settings):
-        self.branches += branches
-        return (yield from super().picture_steps(branches, *arguments, **settings))
+    return gradient()
 
 
 def story(pipe, *answers, **changes):
-    writer = Scripted(pipe, *answers)
+    writer = ScriptedWriter(pipe, list(answers))
     opening = pipe.sequences.conversation(INTERLEAVE, [Turn(role="user", parts=["tell a story"])])
     teller = InterleavedAnswer(writer, opening, pipe.settings.interleave.but(**changes), stats=Stats())
     return writer, [part for part in teller if not isinstance(part, WritingStep)], teller.finish_reason
@@ -117,7 +87,7 @@ def test_a_story_ends_where_the_context_is_full(pipe, monkeypatch):
 
 def test_a_story_goes_on_from_the_pictures_it_is_given(pipe, picture, monkeypatch):
     sequences = pipe.sequences
-    writer = Scripted(pipe, sequences.header(8, 8), [pipe.vocab.eos_id])
+    writer = ScriptedWriter(pipe, [sequences.header(8, 8), [pipe.vocab.eos_id]])
     monkeypatch.setattr(Pipeline, "writer", property(lambda self: writer))
     result = pipe.interleave("go on", [picture, picture.rotate(90)], decoder_steps=2)
     grids = [pipe._encode(small, Stats()) for small in pipe.sizes.for_understanding([picture, picture.rotate(90)])]
@@ -139,7 +109,7 @@ def test_thoughts_lose_the_header_they_end_with(pipe):
 def test_the_size_asked_for_counts_and_not_the_one_thought_of(pipe, monkeypatch):
     sequences = pipe.sequences
     words = sequences.thoughts("a cat in the middle")
-    writer = Scripted(pipe, [*words, *sequences.header(8, 16)])
+    writer = ScriptedWriter(pipe, [[*words, *sequences.header(8, 16)]])
     monkeypatch.setattr(Pipeline, "writer", property(lambda self: writer))
     result = pipe.generate("a cat", height=256, width=320, thinking=True, **QUICK)
     assert result.thinking == ["a cat in the middle"]

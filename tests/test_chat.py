@@ -1,43 +1,31 @@
 """Conversations: what is asked equals the single jobs, what is streamed equals what is returned."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from quick_pipeline import ScriptedWriter, gradient, quick_pipeline, seeded
 
-import unimodal
 from unimodal.messages import read_messages
 from unimodal.pipeline import Pipeline
-from unimodal.results import ChatEnd, ChatPicture, ChatStep, ChatText
+from unimodal.results import ChatEnd, ChatPicture, ChatStep, ChatText, Stats
 from unimodal.sequence import INTERLEAVE, UNDERSTAND, Turn
-from unimodal.settings import Settings
 from unimodal.writer import Writer
 
-GOLDEN = Path(__file__).parent / "golden" / "uni_a"
 TALE = {"modalities": ["text", "image"], "decoder_steps": 2}
 
 
 @pytest.fixture(scope="module")
 def pipe() -> Pipeline:
-    pipe = unimodal.load(GOLDEN, device="cpu")
-    pipe.set_progress_bar_config(disable=True)
-    values = Settings.preset("tiny").model_dump()
-    values["understand"] |= {"gen_length": 40, "num_inference_steps": 4, "block_length": 8}
-    values["interleave"] |= {"gen_length": 24, "num_inference_steps": 4, "image_num_inference_steps": 2}
-    values["interleave"] |= {"max_image_tokens": 80, "block_length": 8}
-    pipe.settings = Settings.model_validate(values)
-    return pipe
+    return quick_pipeline(
+        understand={"gen_length": 40, "block_length": 8}, interleave={"gen_length": 24, "block_length": 8}
+    )
 
 
 @pytest.fixture(scope="module")
 def picture() -> Image.Image:
-    return Image.linear_gradient("L").convert("RGB")
-
-
-def seed(number: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(number)
+    return gradient()
 
 
 def asks(*parts: Any) -> dict[str, Any]:
@@ -54,30 +42,10 @@ def says(text: str) -> dict[str, Any]:
     return {"role": "assistant", "content": text}
 
 
-class Asked(Writer):
-    """Keeps the prompts of texts and the branches of pictures."""
-
-    def __init__(self, pipe: Pipeline, answers: list[list[int]] | None = None):
-        super().__init__(pipe.backbone, pipe.sequences)
-        self.prompts: list[list[int]] = []
-        self.branches: list[Any] = []
-        self.answers = answers
-
-    def text_steps(self, prompts, *arguments, **settings):
-        self.prompts += [list(prompt) for prompt in prompts]
-        if self.answers is None:
-            return (yield from super().text_steps(prompts, *arguments, **settings))
-        return [torch.tensor(self.answers.pop(0), dtype=torch.long)]
-
-    def picture_steps(self, branches, *arguments, **settings):
-        self.branches += branches
-        return (yield from super().picture_steps(branches, *arguments, **settings))
-
-
 @pytest.fixture
 def asked(pipe, monkeypatch):
-    def listen(answers: list[list[int]] | None = None) -> Asked:
-        writer = Asked(pipe, answers)
+    def listen(answers: list[list[int]] | None = None) -> ScriptedWriter:
+        writer = ScriptedWriter(pipe, answers)
         monkeypatch.setattr(Pipeline, "writer", property(lambda self: writer))
         return writer
 
@@ -97,8 +65,8 @@ def test_one_question_is_that_of_understand(pipe, picture, asked):
 
 def test_one_request_is_that_of_interleave(pipe, picture, asked):
     writer = asked()
-    single = pipe.interleave("tell a story", [picture], generator=seed(), temperature=1.0, decoder_steps=2)
-    answer = pipe.chat([asks(picture, "tell a story")], generator=seed(), temperature=1.0, **TALE)
+    single = pipe.interleave("tell a story", [picture], generator=seeded(), temperature=1.0, decoder_steps=2)
+    answer = pipe.chat([asks(picture, "tell a story")], generator=seeded(), temperature=1.0, **TALE)
     assert writer.prompts[0] == writer.prompts[len(writer.prompts) // 2]
     assert answer.finish_reason == single.finish_reason
     assert answer.text == single.text
@@ -115,7 +83,7 @@ def test_turns_are_told_in_order(pipe, picture, asked):
     ]
     pipe.chat(messages)
     [small] = pipe.sizes.for_understanding([picture])
-    codes = pipe._encode(small, unimodal.Stats())
+    codes = pipe._encode(small, Stats())
     turns = [
         Turn(role="user", parts=[codes, "what is this?"]),
         Turn(role="assistant", parts=["a red cat"]),

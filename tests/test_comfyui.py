@@ -13,6 +13,7 @@ import pytest
 import torch
 from command_line import model
 from PIL import Image
+from quick_pipeline import seeded
 
 import unimodal_apps
 from unimodal import Pipeline
@@ -137,7 +138,7 @@ def test_the_workflow_runs(nodes: Nodes, model: Path) -> None:
     assert 0 <= created.min() < created.max() <= 1
     drawn = pipe.generate(
         WORKFLOW["2"]["inputs"]["prompt"],
-        generator=torch.Generator().manual_seed(1),
+        generator=seeded(1),
         num_inference_steps=2,
         decoder_steps=1,
         width=256,
@@ -228,7 +229,7 @@ def test_comfyui_sees_the_progress_and_can_stop_it(tools: Nodes, model: Path, mo
 
 
 def test_pictures_become_tensors_and_come_back() -> None:
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
     levels = torch.randint(256, (2, 5, 7, 3), generator=generator, dtype=torch.uint8)
     pictures = [Image.fromarray(array.numpy()) for array in levels]
     images = to_images(pictures)

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from quick_pipeline import quick_sequences
 from torch import Tensor
 
-from unimodal.checkpoint import read_config
-from unimodal.components import read_vocab
 from unimodal.sequence import SequenceBuilder
 from unimodal.training.documents import END_STRIDE, DocumentBuilder, Dropout, scenes_of
 from unimodal.world.scene import Scene, load_level
 from unimodal.world.tasks import EditExample, GenerateExample, StoryExample, UnderstandExample, sample_example
-from unimodal_tokenizers.text import TextTokenizer
 
-GOLDEN = Path(__file__).parent / "golden" / "uni_a"
 LEVEL = load_level("standard")
 BLOCK = 32
 
 
 @pytest.fixture(scope="module")
 def sequences() -> SequenceBuilder:
-    text = TextTokenizer.from_pretrained(GOLDEN)
-    return SequenceBuilder(text, read_vocab(GOLDEN, read_config(GOLDEN), text))
+    return quick_sequences()
 
 
 def builder(sequences: SequenceBuilder, questions: int = 3, **dropout: float) -> DocumentBuilder:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from quick_pipeline import quick_pipeline
 
-import unimodal
 from unimodal.evaluation import prompts
 from unimodal.evaluation.run import evaluate, peak_signal_to_noise
 from unimodal.settings import Settings
@@ -21,7 +21,6 @@ from unimodal.world.questions import question_kinds
 from unimodal.world.render import render
 from unimodal.world.scene import load_level
 
-GOLDEN = Path(__file__).parent / "golden" / "uni_a"
 LEVEL = load_level("standard")
 SAMPLES = 36
 
@@ -151,13 +150,12 @@ def test_peak_signal_to_noise_by_hand() -> None:
 
 
 def test_random_weights_are_scored_the_same_every_time() -> None:
-    pipe = unimodal.load(GOLDEN, device="cpu")
-    values = Settings.preset("tiny").model_dump()
-    values["understand"] |= {"gen_length": 16, "num_inference_steps": 4}
-    for task in ("generate", "edit"):
-        values[task] |= {"num_inference_steps": 2, "temperature": 1.0}
-    values["decoder"] |= {"turbo_steps": 2, "normal_steps": 3}
-    pipe.settings = Settings.model_validate(values)
+    pipe = quick_pipeline(
+        understand={"gen_length": 16},
+        generate={"temperature": 1.0},
+        edit={"temperature": 1.0},
+        decoder={"normal_steps": 3},
+    )
     codes = []
     draw = pipe.generate
 

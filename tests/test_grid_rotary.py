@@ -1,32 +1,27 @@
 """Rows and columns of picture codes in the rotary embedding: by hand, equal on every path, absent as published."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from quick_pipeline import GOLDEN, quick_sequences
 from small_backbone import small_backbone
 
 from unimodal.backbone import BackboneConfig, MaskedDiffusionTransformer
 from unimodal.backbone.rotary import rotary_table
 from unimodal.checkpoint import read_config
-from unimodal.components import read_vocab
 from unimodal.diffusion.canvas import Canvas
 from unimodal.diffusion.denoiser import PlainDenoiser
 from unimodal.diffusion.guidance import prompt_guidance
 from unimodal.diffusion.objective import Document, Noise, collate, lay_out
 from unimodal.diffusion.sampler import SamplingOptions, SamplingTask, sample
 from unimodal.sequence import SequenceBuilder
-from unimodal_tokenizers.text import TextTokenizer
 
-GOLDEN = Path(__file__).parent / "golden" / "uni_a"
 BLOCK = 16
 
 
 @pytest.fixture(scope="module")
 def build() -> SequenceBuilder:
-    tokenizer = TextTokenizer.from_pretrained(GOLDEN)
-    return SequenceBuilder(tokenizer, read_vocab(GOLDEN, read_config(GOLDEN), tokenizer))
+    return quick_sequences()
 
 
 @pytest.fixture(scope="module")

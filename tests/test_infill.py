@@ -1,15 +1,14 @@
 """Gaps: how they are read, what the sampler sees around them, and what comes back untouched."""
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from quick_pipeline import gradient, quiet_pipeline, seeded
 
-import unimodal
 from unimodal import Gap, exactly_words, json_template
 from unimodal.diffusion.canvas import Canvas
 from unimodal.diffusion.sampler import SamplingOptions, SamplingTask, sample, stream
@@ -18,25 +17,18 @@ from unimodal.infill import Content, parse_gaps, read_gapped_texts
 from unimodal.pipeline import Pipeline
 from unimodal.writer import Writer
 
-GOLDEN = Path(__file__).parent / "golden" / "uni_a"
 MASK, SIZE = 30, 48
 QUICK: dict[str, Any] = {"num_inference_steps": 4, "block_length": 16}
 
 
 @pytest.fixture(scope="module")
 def pipe() -> Pipeline:
-    pipe = unimodal.load(GOLDEN, device="cpu")
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return quiet_pipeline()
 
 
 @pytest.fixture(scope="module")
 def gap_tokens(pipe) -> GapTokens:
     return GapTokens(pipe.text_tokenizer, pipe.vocab)
-
-
-def seed(number: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(number)
 
 
 def test_tags_are_read_and_can_be_written_out():
@@ -232,8 +224,10 @@ def test_known_text_is_never_proposed_anew_with_or_without_a_cache(pipe):
 
 def test_a_batch_fills_what_single_calls_fill(pipe):
     texts = ["a <gap:2> b", "<gap:3> is what we saw in the long and narrow street behind the houses <gap:1>", "<gap>"]
-    single = [pipe.infill(text, generator=seed(number), temperature=1.0, **QUICK) for number, text in enumerate(texts)]
-    generators = [seed(number) for number in range(3)]
+    single = [
+        pipe.infill(text, generator=seeded(number), temperature=1.0, **QUICK) for number, text in enumerate(texts)
+    ]
+    generators = [seeded(number) for number in range(3)]
     batch = pipe.infill(texts, generator=generators, temperature=1.0, **QUICK)
     assert batch.texts == [result.text for result in single]
     assert batch.fillings == [result.gaps for result in single]
@@ -242,7 +236,7 @@ def test_a_batch_fills_what_single_calls_fill(pipe):
 
 def test_seeds_repeat_and_differ(pipe):
     def draw(number):
-        return pipe.infill("a <gap:6> b", generator=seed(number), temperature=1.0, **QUICK).text
+        return pipe.infill("a <gap:6> b", generator=seeded(number), temperature=1.0, **QUICK).text
 
     assert draw(0) == draw(0)
     assert len({draw(number) for number in range(4)}) > 1
@@ -253,7 +247,7 @@ def test_seeds_repeat_and_differ(pipe):
 def test_exactly_so_many_words(pipe, number, tokens_per_word):
     form = exactly_words(3, tokens_per_word=tokens_per_word)
     result = pipe.infill(
-        form, prompt="what do you see?", generator=seed(number), temperature=3.0, num_inference_steps=4
+        form, prompt="what do you see?", generator=seeded(number), temperature=3.0, num_inference_steps=4
     )
     assert len(result.text.split()) == 3 == len(result.text.split(" "))
     assert all(word.strip() for word in result.gaps)
@@ -270,7 +264,7 @@ def test_a_json_form_is_json_whatever_is_drawn(pipe, number):
             "nested": {"fixed": [1, Gap(tokens=4)], "none": None},
         }
     )
-    result = pipe.infill(form, generator=seed(number), temperature=5.0, **QUICK)
+    result = pipe.infill(form, generator=seeded(number), temperature=5.0, **QUICK)
     value = json.loads(result.text)
     assert list(value) == ["name", "word", "count", "year", "nested"]
     assert value["name"] == result.gaps[0]
@@ -311,7 +305,7 @@ def test_what_is_known_stays_under_any_policy(pipe, options):
     settings = {**QUICK, **options, "temperature": 1.0}
     if options.get("policy") == "threshold":
         del settings["num_inference_steps"]
-    result = pipe.infill([form, ["one ", Gap(tokens=3), " two"]], prompt="what?", generator=seed(), **settings)
+    result = pipe.infill([form, ["one ", Gap(tokens=3), " two"]], prompt="what?", generator=seeded(), **settings)
     assert list(json.loads(result.texts[0])) == ["a", "b"]
     assert len(result.tokens[0]) - len(pipe.infill(form, prompt="what?", **QUICK).tokens[0]) in (-1, 0, 1)
     assert result.texts[1].startswith("one ")
@@ -319,7 +313,7 @@ def test_what_is_known_stays_under_any_policy(pipe, options):
 
 
 def test_a_prompt_with_pictures_is_answered_in_a_form(pipe):
-    pictures = [Image.linear_gradient("L").convert("RGB"), Image.radial_gradient("L").convert("RGB")]
+    pictures = [gradient(), Image.radial_gradient("L").convert("RGB")]
     questions = ["what is it?", "how many are there?"]
     both = pipe.infill("it is <gap:2>.", prompt=questions, images=pictures, num_inference_steps=4)
     assert all(text.startswith("it is ") and text.endswith(".") for text in both.texts)

@@ -2,22 +2,19 @@
 
 import itertools
 import math
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from quick_pipeline import gradient, quiet_pipeline, seeded
 from small_backbone import MASK, SIZE, small_backbone
 
-import unimodal
 from unimodal.backbone import MaskedDiffusionTransformer, block_causal_mask
 from unimodal.diffusion.likelihood import AnswerLayout, LikelihoodEstimate, estimate_likelihood
 from unimodal.diffusion.objective import UNSUPERVISED, Document, Noise, collate, lay_out, visibility
 from unimodal.pipeline import Pipeline
-
-GOLDEN = Path(__file__).parent / "golden" / "uni_a"
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +24,7 @@ def model() -> MaskedDiffusionTransformer:
 
 @pytest.fixture(scope="module")
 def pipe() -> Pipeline:
-    return unimodal.load(GOLDEN, device="cpu")
-
-
-def seed(number: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(number)
+    return quiet_pipeline()
 
 
 def estimate(model, prompt, answer, samples=1, block_length=4, number=0, **settings) -> LikelihoodEstimate:
@@ -42,7 +35,7 @@ def estimate(model, prompt, answer, samples=1, block_length=4, number=0, **setti
         block_length=block_length,
         mask_id=MASK,
         samples=samples,
-        generator=seed(number),
+        generator=seeded(number),
         **settings,
     )
 
@@ -176,7 +169,7 @@ def test_the_layout_is_that_of_training():
 def test_every_block_is_masked_in_every_sample():
     layout = AnswerLayout([1] * 5, [2] * 9, 4, MASK, None)
     assert [places.tolist() for places in layout.blocks] == [[1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    masked, weights = layout.draw(400, seed())
+    masked, weights = layout.draw(400, seeded())
     assert not masked[:, [0, 10, 11]].any()
     for places in layout.blocks:
         counts = masked[:, places].sum(axis=1)
@@ -204,21 +197,21 @@ def test_answers_that_cannot_be_said_are_refused(answer):
 
 
 def test_texts_and_pictures_of_a_checkpoint(pipe):
-    picture = Image.linear_gradient("L").convert("RGB")
-    text = pipe.likelihood("what is it?", answer="a cat", images=picture, samples=4, generator=seed())
+    picture = gradient()
+    text = pipe.likelihood("what is it?", answer="a cat", images=picture, samples=4, generator=seeded())
     assert text.tokens == len(pipe.text_tokenizer.encode("a cat")) + 1
     assert text.log_likelihood < 0 < text.standard_error
     assert text.perplexity == pytest.approx(math.exp(-text.log_likelihood / text.tokens))
     assert text.bits_per_token == pytest.approx(math.log2(text.perplexity))
     assert text.samples == 4 and text.stats.forwards >= 1
-    again = pipe.likelihood("what is it?", answer="a cat", images=picture, samples=4, generator=seed())
+    again = pipe.likelihood("what is it?", answer="a cat", images=picture, samples=4, generator=seeded())
     assert again.log_likelihood == text.log_likelihood
     assert pipe.likelihood(answer="a cat", samples=2).tokens == text.tokens
 
     codes = torch.arange(64).view(8, 8)
-    drawn = pipe.likelihood("a cat", image=codes, samples=2, generator=seed())
+    drawn = pipe.likelihood("a cat", image=codes, samples=2, generator=seeded())
     assert drawn.tokens == 64
-    assert drawn.log_likelihood != pipe.likelihood(image=codes, samples=2, generator=seed()).log_likelihood
+    assert drawn.log_likelihood != pipe.likelihood(image=codes, samples=2, generator=seeded()).log_likelihood
     edited = pipe.likelihood("make it red", image=picture, images=picture, samples=1)
     assert edited.log_likelihood < 0
 

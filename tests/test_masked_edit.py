@@ -1,34 +1,20 @@
 """Edits inside a mask: what lies outside stays, bit for bit, as codes and as pixels."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from quick_pipeline import QUICK, noise, quick_pipeline, seeded
 
 import unimodal
 from unimodal.masked_edit import EditMask, read_masks
 from unimodal.picture_input import EditingFrame
 from unimodal.pipeline import Pipeline
-from unimodal.settings import Settings
-
-GOLDEN = Path(__file__).parent / "golden" / "uni_a"
-QUICK: dict[str, Any] = {"num_inference_steps": 2, "decoder_steps": 2}
 
 
 @pytest.fixture(scope="module")
 def pipe() -> Pipeline:
-    pipe = unimodal.load(GOLDEN, device="cpu")
-    pipe.set_progress_bar_config(disable=True)
-    pipe.settings = Settings.preset("tiny")
-    return pipe
-
-
-def noise(width: int, height: int, seed: int = 0) -> Image.Image:
-    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(values)
+    return quick_pipeline()
 
 
 def mask_of(width: int, height: int, left: int = 0, upper: int = 0, right: int = 0, lower: int = 0) -> Image.Image:
@@ -52,7 +38,7 @@ def test_codes_and_pixels_outside_stay(pipe, scales):
         mask_feather=5,
         text_guidance_scale=scales[0],
         image_guidance_scale=scales[1],
-        generator=torch.Generator().manual_seed(0),
+        generator=seeded(0),
         temperature=1.0,
         **QUICK,
     )
@@ -77,7 +63,7 @@ def test_a_white_mask_is_none_and_a_black_one_changes_nothing(pipe):
             picture,
             "make it green",
             mask_image=mask,
-            generator=torch.Generator().manual_seed(1),
+            generator=seeded(1),
             **QUICK,
         )
         for mask in (None, Image.new("L", (200, 300), "white"), mask_of(200, 300))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image, ImageChops
+from quick_pipeline import GOLDEN, QUICK, gradient, quick_pipeline, seeded
 
 import unimodal
 from unimodal.diffusion.sampler import StepState
@@ -16,30 +17,15 @@ from unimodal.pipeline import Pipeline
 from unimodal.results import Stats
 from unimodal.settings import Settings
 
-GOLDEN = Path(__file__).parent / "golden" / "uni_a"
-QUICK: dict[str, Any] = {"num_inference_steps": 2, "decoder_steps": 2}
-
 
 @pytest.fixture(scope="module")
 def pipe() -> Pipeline:
-    pipe = unimodal.load(GOLDEN, device="cpu")
-    pipe.set_progress_bar_config(disable=True)
-    values = Settings.preset("tiny").model_dump()
-    values["understand"] |= {"gen_length": 24, "num_inference_steps": 4}
-    values["thinking"] |= {"gen_length": 16, "num_inference_steps": 4}
-    values["interleave"] |= {"gen_length": 16, "num_inference_steps": 4, "image_num_inference_steps": 2}
-    values["interleave"] |= {"image_guidance_scale": 1.5, "max_image_tokens": 80}
-    pipe.settings = Settings.model_validate(values)
-    return pipe
+    return quick_pipeline(interleave={"image_guidance_scale": 1.5})
 
 
 @pytest.fixture(scope="module")
 def picture() -> Image.Image:
-    return Image.linear_gradient("L").convert("RGB")
-
-
-def seed(number: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(number)
+    return gradient()
 
 
 def pixels(image: Image.Image) -> bytes:
@@ -68,26 +54,26 @@ def test_understand_takes_several_pictures_and_lists_of_questions(pipe, picture)
 
 
 def test_generate_draws_what_its_seed_says(pipe):
-    result = pipe.generate("a red circle", generator=seed(), **QUICK)
+    result = pipe.generate("a red circle", generator=seeded(), **QUICK)
     [image], [codes] = result.images, result.codes
     assert image.size == (256, 256) and image.mode == "RGB"
     assert codes.shape == (8, 8) and result.thinking is None
     assert result.stats.tokens == 64
     assert set(result.stats.seconds) == {"picture", "decode"}
-    again = pipe.generate("a red circle", generator=seed(), **QUICK)
-    other = pipe.generate("a red circle", generator=seed(1), **QUICK)
+    again = pipe.generate("a red circle", generator=seeded(), **QUICK)
+    other = pipe.generate("a red circle", generator=seeded(1), **QUICK)
     assert pixels(again.images[0]) == pixels(image) != pixels(other.images[0])
 
 
 def test_a_batch_draws_what_single_calls_draw(pipe):
     prompts, settings = ["a red circle", "three cats on green grass"], {"temperature": 1.0, **QUICK}
-    together = pipe.generate(prompts, generator=[seed(3), seed(4)], **settings)
-    alone = [pipe.generate(prompt, generator=seed(3 + place), **settings) for place, prompt in enumerate(prompts)]
+    together = pipe.generate(prompts, generator=[seeded(3), seeded(4)], **settings)
+    alone = [pipe.generate(prompt, generator=seeded(3 + place), **settings) for place, prompt in enumerate(prompts)]
     for place in range(2):
         assert together.codes[place].equal(alone[place].codes[0])
         difference = ImageChops.difference(together.images[place], alone[place].images[0])
         assert max(difference.tobytes()) <= 1
-    several = pipe.generate(prompts, num_images_per_prompt=2, generator=seed(), **settings)
+    several = pipe.generate(prompts, num_images_per_prompt=2, generator=seeded(), **settings)
     assert len(several.images) == 4
     assert not several.codes[0].equal(several.codes[1])
 
@@ -108,7 +94,7 @@ def test_thinking_comes_before_the_picture_of_the_size_asked_for(pipe):
 
 
 def test_edit_keeps_the_size_of_the_picture(pipe, picture):
-    result = pipe.edit(picture, "make it green", image_guidance_scale=1.5, generator=seed(), **QUICK)
+    result = pipe.edit(picture, "make it green", image_guidance_scale=1.5, generator=seeded(), **QUICK)
     assert result.images[0].size == (256, 256)
     assert result.codes[0].shape == (8, 8)
     several = pipe.edit([picture, picture.rotate(90)], "put one into the other", height=256, width=320, **QUICK)
@@ -226,7 +212,7 @@ def test_what_is_saved_loads_and_draws_the_same(pipe, tmp_path):
     saved = unimodal.load(tmp_path / "saved", device="cpu", dtype="float32")
     saved.set_progress_bar_config(disable=True)
     assert saved.settings == pipe.settings
-    ours, theirs = (each.generate("a cat", generator=seed(), **QUICK) for each in (pipe, saved))
+    ours, theirs = (each.generate("a cat", generator=seeded(), **QUICK) for each in (pipe, saved))
     assert ours.codes[0].equal(theirs.codes[0])
     assert pixels(ours.images[0]) == pixels(theirs.images[0])
     picture = ours.images[0]
@@ -257,7 +243,7 @@ BAD_CALLS = [
         "^thinking_gen_length: got 0",
     ),
     (lambda pipe, picture: pipe.generate("a", num_images_per_prompt=0), "num_images_per_prompt: got 0"),
-    (lambda pipe, picture: pipe.generate("a", generator=[seed(), seed()]), "generator: got 2"),
+    (lambda pipe, picture: pipe.generate("a", generator=[seeded(), seeded()]), "generator: got 2"),
     (lambda pipe, picture: pipe.understand("missing.png", "what?"), "images: there is no file 'missing.png'"),
     (lambda pipe, picture: pipe.understand(__file__, "what?"), "images: .* is not a picture"),
     (lambda pipe, picture: pipe.understand(5, "what?"), "images: got int"),

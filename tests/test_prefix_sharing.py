@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from PIL import Image
+from quick_pipeline import gradient, quiet_pipeline
 from small_backbone import EOS, MASK, PICTURES, is_picture, locate, small_backbone, words
 from torch import nn
 
-import unimodal
 from unimodal.backbone import MaskedDiffusionTransformer, PrefixCache
 from unimodal.diffusion.canvas import Canvas
 from unimodal.diffusion.denoiser import CachedDenoiser
@@ -272,9 +271,8 @@ def test_joined_caches_start_with_zeros_where_a_row_is_shorter():
 
 
 def test_a_pipeline_reads_the_same_picture_once(monkeypatch):
-    pipe = unimodal.load("tiny")
-    pipe.set_progress_bar_config(disable=True)
-    shown = Image.linear_gradient("L").convert("RGB")
+    pipe = quiet_pipeline("tiny")
+    shown = gradient()
     encoded = []
     encode = pipe.image_tokenizer.encode
     monkeypatch.setattr(pipe.image_tokenizer, "encode", lambda pixels: encoded.append(pixels) or encode(pixels))

@@ -1,20 +1,15 @@
 """Scripts written for the published code: they run after a changed import, and give what the jobs give."""
 
 import inspect
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
+from quick_pipeline import GOLDEN, noise, quiet_pipeline, seeded
 
-import unimodal
 from unimodal import published_names
 from unimodal.pipeline import Pipeline
-from unimodal.settings import Settings
-
-GOLDEN = Path(__file__).parent / "golden" / "uni_a"
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "generate_image": {
@@ -29,18 +24,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def picture() -> Image.Image:
-    values = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
-    return Image.fromarray(values)
+    return noise(128, 128)
 
 
 @pytest.fixture(scope="module")
 def pipe() -> Pipeline:
-    pipe = unimodal.load(GOLDEN, device="cpu")
-    pipe.set_progress_bar_config(disable=True)
-    values = Settings.published().model_dump()
-    values["images"] |= {"edit_patches": 16, "edit_rule": "crop"}
-    pipe.settings = Settings.model_validate(values)
-    return pipe
+    return quiet_pipeline(images={"edit_patches": 16, "edit_rule": "crop"})
 
 
 @pytest.fixture(scope="module")
@@ -71,25 +60,25 @@ def test_arguments_and_defaults_are_the_published_ones(name):
 def test_a_picture_is_created_and_decoded(model, pipe):
     result = model.generate_image("A red cat on a table.", image_h=256, image_w=320, steps=8, cfg_scale=2.0)
     assert set(result) == {"token_ids", "h", "w"} and (result["h"], result["w"]) == (8, 10)
-    options = {"num_inference_steps": 8, "guidance_scale": 2.0, "generator": torch.Generator().manual_seed(0)}
+    options = {"num_inference_steps": 8, "guidance_scale": 2.0, "generator": seeded(0)}
     own = pipe.generate("A red cat on a table.", height=256, width=320, decoder_steps=2, **options)
     assert result["token_ids"] == own.codes[0].flatten().tolist()
     size = result["token_ids"], result["h"], result["w"], GOLDEN, "cpu"
-    noise = torch.Generator().manual_seed(0)
+    noise = seeded(0)
     image = published_names.decode_vq_tokens(*size, num_steps=2, decode_mode="decoder-turbo", generator=noise)
     assert image.size == (320, 256) and image.mode == "RGB"
-    again = published_names.decode_vq_tokens(*size, num_steps=2, generator=torch.Generator().manual_seed(0))
+    again = published_names.decode_vq_tokens(*size, num_steps=2, generator=seeded(0))
     assert again.size == (320, 256) and again.tobytes() != image.tobytes()
 
 
 def test_decoding_is_that_of_the_jobs(model, pipe):
-    own = pipe.generate("a cat", height=256, width=256, decoder_steps=3, generator=torch.Generator().manual_seed(7))
+    own = pipe.generate("a cat", height=256, width=256, decoder_steps=3, generator=seeded(7))
     image = published_names.decode_vq_tokens(
         own.codes[0].flatten().tolist(),
         *(8, 8, GOLDEN, "cpu"),
         num_steps=3,
         decode_mode="decoder-turbo",
-        generator=torch.Generator().manual_seed(7),
+        generator=seeded(7),
     )
     assert image.tobytes() == own.images[0].tobytes()
 

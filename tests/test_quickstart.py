@@ -7,15 +7,13 @@ from random import Random
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image, ImageChops
+from quick_pipeline import quick_pipeline, seeded
 
-import unimodal
 from unimodal.pipeline import Pipeline
 from unimodal.quickstart.page import render_page
 from unimodal.quickstart.run import run
 from unimodal.quickstart.tour import TourEdit, bundled_picture, draw_pictures, read_tour
-from unimodal.settings import Settings
 from unimodal.world.captions import CAPTION_KINDS, sample_caption
 from unimodal.world.edits import change_scene, edit_kinds, instruction
 from unimodal.world.questions import ask, question_kinds
@@ -28,17 +26,9 @@ LEVEL = load_level(TOUR.level)
 
 
 @pytest.fixture(scope="module")
-def pipe(golden: Path) -> Pipeline:
-    pipe = unimodal.load(golden / "uni_a", device="cpu")
-    pipe.set_progress_bar_config(disable=True)
-    values = Settings.preset("tiny").model_dump()
-    for task in ("understand", "thinking", "interleave"):
-        values[task] |= {"gen_length": 16, "num_inference_steps": 2}
-    for task in ("generate", "edit"):
-        values[task] |= {"num_inference_steps": 2}
-    values["decoder"] |= {"turbo_steps": 1}
-    pipe.settings = Settings.model_validate(values)
-    return pipe
+def pipe() -> Pipeline:
+    short = {"gen_length": 16, "num_inference_steps": 2}
+    return quick_pipeline(understand=short, thinking=short, interleave=short, decoder={"turbo_steps": 1})
 
 
 def test_bundled_pictures_are_the_scenes_held_out_from_training(tmp_path: Path) -> None:
@@ -99,7 +89,7 @@ def test_the_tour_leaves_a_page_and_its_pictures(pipe: Pipeline, tmp_path: Path)
         assert overview.width > 4 * 256
     assert not list(folder.glob(".*"))
     # The same seed draws the same picture alone as in the tour.
-    alone = pipe.generate(TOUR.drawings[0].prompt, generator=torch.Generator().manual_seed(3)).images[0]
+    alone = pipe.generate(TOUR.drawings[0].prompt, generator=seeded(3)).images[0]
     with Image.open(folder / found["drawings"][0]["image"]) as drawn:
         assert max(ImageChops.difference(alone, drawn.convert("RGB")).tobytes()) <= 1
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from command_line import QUICK, Command, call, model, picture, refused, small_edits, written
 from PIL import Image
+from quick_pipeline import gradient
 
 import unimodal
 from unimodal_apps import fingerprints, metadata, reproduction
@@ -168,7 +169,7 @@ def test_a_record_cannot_call_what_is_no_argument(call: Command, model: Path) ->
 def test_fingerprints_tell_pictures_and_checkpoints_apart(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image = Image.linear_gradient("L").convert("RGB")
+    image = gradient()
     image.save(tmp_path / "plain.png")
     image.save(tmp_path / "small.png", optimize=True, compress_level=9)
     digests = {picture_sha256(Image.open(tmp_path / name)) for name in ("plain.png", "small.png")}

@@ -1,23 +1,17 @@
 """The token sequences of the jobs, spelled out."""
 
-from pathlib import Path
-
 import pytest
 import torch
+from quick_pipeline import quick_sequences
 
-from unimodal.checkpoint import read_config
-from unimodal.components import read_vocab
 from unimodal.sequence import INTERLEAVE, UNDERSTAND, SequenceBuilder, Turn, system_texts
-from unimodal_tokenizers.text import TextTokenizer
 
-GOLDEN = Path(__file__).parent / "golden" / "uni_a"
 HEADER = "<|image|><|reserved_token_8|><|reserved_token_10|><boi>"
 
 
 @pytest.fixture(scope="module")
 def build() -> SequenceBuilder:
-    tokenizer = TextTokenizer.from_pretrained(GOLDEN)
-    return SequenceBuilder(tokenizer, read_vocab(GOLDEN, read_config(GOLDEN), tokenizer))
+    return quick_sequences()
 
 
 @pytest.fixture(scope="module")

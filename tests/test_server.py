@@ -8,7 +8,8 @@ import httpx
 import openai
 import pytest
 from PIL import Image, ImageDraw
-from quick_server import QUICK, asking, encoded, gradient, opened, quick_pipeline, seeded
+from quick_pipeline import QUICK, gradient, seeded
+from quick_server import asking, encoded, opened, served_pipeline
 
 from unimodal.pipeline import Pipeline
 from unimodal_apps.server.options import ServerOptions
@@ -19,7 +20,7 @@ OPTIONS = ServerOptions(model="golden", max_drawn_pixels=100_000)
 
 @pytest.fixture(scope="module")
 def pipe() -> Pipeline:
-    return quick_pipeline()
+    return served_pipeline()
 
 
 @pytest.fixture(scope="module")

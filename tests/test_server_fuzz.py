@@ -9,7 +9,8 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from quick_server import data_url, encoded, gradient, quick_pipeline
+from quick_pipeline import gradient
+from quick_server import data_url, encoded, served_pipeline
 from schemathesis.checks import CHECKS
 from schemathesis.generation import GenerationMode
 from schemathesis.transport.serialization import Binary
@@ -43,7 +44,7 @@ def api() -> Iterator[Any]:
     address = data_url(gradient().resize((64, 64)))
     schemathesis.openapi.format("picture-url", st.sampled_from([address, "http://127.0.0.1/a.png", "a.png"]))
     schemathesis.openapi.format("binary", st.sampled_from([PICTURE, b"nothing"]))
-    with running(quick_pipeline(), OPTIONS) as url:
+    with running(served_pipeline(), OPTIONS) as url:
         yield schemathesis.openapi.from_url(f"{url}/openapi.json")
 
 

@@ -20,7 +20,8 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
-from quick_server import GOLDEN, encoded, gradient, quick_pipeline, showing
+from quick_pipeline import GOLDEN, gradient
+from quick_server import encoded, served_pipeline, showing
 
 import unimodal
 import unimodal_apps
@@ -40,7 +41,7 @@ CHAT = "/v1/chat/completions"
 
 @pytest.fixture(scope="module")
 def pipe() -> Pipeline:
-    return quick_pipeline()
+    return served_pipeline()
 
 
 class Held:

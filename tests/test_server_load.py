@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx
 import pytest
-from quick_server import quick_pipeline
+from quick_server import served_pipeline
 
 from unimodal.pipeline import Pipeline
 from unimodal_apps.server.load import LoadResult, measure, workload
@@ -16,7 +16,7 @@ CLIENTS = 64
 
 @pytest.fixture(scope="module")
 def pipe() -> Pipeline:
-    return quick_pipeline()
+    return served_pipeline()
 
 
 def test_64_clients_get_their_own_answers(pipe: Pipeline) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from quick_pipeline import quiet_pipeline, seeded
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -61,9 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pipe(folder: Path) -> Pipeline:
-    pipe = unimodal.load(folder, device="cpu")
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return quiet_pipeline(folder)
 
 
 def test_the_vocabulary_is_text_alone(pipe):
@@ -118,14 +117,13 @@ def test_a_gap_about_a_picture_says_what_the_folder_lacks(pipe):
 def test_what_is_saved_loads_and_fills_the_same(pipe, tmp_path):
     pipe.save_pretrained(tmp_path)
     assert not [entry.name for entry in tmp_path.iterdir() if entry.is_dir()]
-    loaded = unimodal.load(tmp_path, device="cpu")
-    loaded.set_progress_bar_config(disable=True)
+    loaded = quiet_pipeline(tmp_path)
     assert loaded.vocab == pipe.vocab
     assert loaded.infill("one <gap:3>", **QUICK).text == pipe.infill("one <gap:3>", **QUICK).text
 
 
 def test_texts_are_judged(pipe):
-    asked = pipe.likelihood("who?", answer="me", samples=4, generator=torch.Generator().manual_seed(0))
+    asked = pipe.likelihood("who?", answer="me", samples=4, generator=seeded(0))
     assert asked.tokens == 3
     assert asked.log_likelihood < 0
     with pytest.raises(ValueError, match=r"image_tokenizer: .* a text-only checkpoint"):
