@@ -13,8 +13,8 @@ import pytest
 import torch
 from gradio.blocks import BlockContext
 from PIL import Image, ImageSequence
+from quick_pipeline import quiet_pipeline, seeded
 
-import unimodal
 from unimodal import Pipeline
 from unimodal.diffusion.traces import Trace
 from unimodal_apps.metadata import read_record
@@ -35,10 +35,8 @@ PATIENCE = 60
 
 
 @pytest.fixture(scope="module")
-def pipe(golden: Path) -> Pipeline:
-    pipe = unimodal.load(golden / "uni_a", device="cpu")
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+def pipe() -> Pipeline:
+    return quiet_pipeline()
 
 
 @pytest.fixture
@@ -62,10 +60,6 @@ def in_a_loop(make: Callable[[], Any]) -> Any:
         return make()
 
     return asyncio.run(made())
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")
@@ -407,9 +401,8 @@ def test_a_page_has_a_tab_for_every_job(studio: Studio) -> None:
         assert isinstance(first, gr.Dropdown) and first.label == "Preset"
 
 
-def test_little_memory_means_that_parts_are_read_again(golden: Path) -> None:
-    pipe = unimodal.load(golden / "uni_a", device="cpu")
-    pipe.set_progress_bar_config(disable=True)
+def test_little_memory_means_that_parts_are_read_again() -> None:
+    pipe = quiet_pipeline()
     studio = Studio(pipe, "uni_a", low_memory=True)
     decoder = pipe.decoder
     job = studio.runner.submit("ann", Job(lambda pipe, recorder: pipe.decoder))
