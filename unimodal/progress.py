@@ -1,9 +1,9 @@
 """Progress of a call: a bar per stage, and the caller's own function after every step."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from tqdm.auto import tqdm
 from unimodal.vocab import UnifiedVocab
 from unimodal.writer import WritingStep
 from unimodal_decoders.flow import FlowState
+
+Value = TypeVar("Value")
 
 StepCallback = Callable[[Any, int, int, dict[str, Any]], object]
 
@@ -24,11 +26,23 @@ class Progress(AbstractContextManager["Progress"]):
     The function is called as `callback(pipe, step, timestep, values)`: `step` counts the steps of the whole call,
     `timestep` those of the block or of the decoder. `values` has `stage` ("text", "thinking", "picture" or "decode"),
     `state` (a `StepState` or `FlowState`) and, for pictures, `grids`: for each sample of the state the codes [H, W],
-    -1 where nothing is decided. What it returns is ignored; what it raises ends the call.
+    -1 where nothing is decided. What it raises ends the call.
+
+    It may return a mapping. Under `dropped` that has the places of samples that are not wanted any more, counted over
+    the call: they leave before the next step, which makes no difference to the others, and the call returns those of
+    the others alone. Other keys count for nothing, and while pixels are decoded nobody leaves.
+
+    Args:
+        num_samples: of the call; None where the only one is an answer in parts, which only an error ends.
     """
 
     def __init__(
-        self, pipe: Any, vocab: UnifiedVocab, callback: StepCallback | None, bar_options: Mapping[str, Any]
+        self,
+        pipe: Any,
+        vocab: UnifiedVocab,
+        callback: StepCallback | None,
+        bar_options: Mapping[str, Any],
+        num_samples: int | None = None,
     ) -> None:
         self._pipe = pipe
         self._vocab = vocab
@@ -38,6 +52,20 @@ class Progress(AbstractContextManager["Progress"]):
         self._goals: Sequence[int] | None = None
         self._done: dict[int, int] = {}
         self._steps = 0
+        self._num_samples = num_samples
+        self._dropped: set[int] = set()
+
+    @property
+    def dropped(self) -> list[int]:
+        """Places of the samples that have left."""
+        return sorted(self._dropped)
+
+    def wanted(self, place: int) -> bool:
+        return place not in self._dropped
+
+    def stayed(self, values: Iterable[Value]) -> list[Value]:
+        """Of values for each sample those of the samples that have not left."""
+        return [value for place, value in enumerate(values) if self.wanted(place)]
 
     def __enter__(self) -> Self:
         return self
@@ -67,7 +95,9 @@ class Progress(AbstractContextManager["Progress"]):
                 self._done[sample.index] = step.goals[sample.index]
         self._show(sum(self._done.values()))
         if self._callback is not None:
-            self._call(state.step, self.values(step))
+            returned = self._call(state.step, self.values(step))
+            if isinstance(returned, Mapping) and returned.get("dropped"):
+                self._drop(returned["dropped"])
 
     def values(self, step: WritingStep) -> dict[str, Any]:
         """What the caller's function is told about a step of the sampler."""
@@ -91,10 +121,21 @@ class Progress(AbstractContextManager["Progress"]):
         codes[known] = self._vocab.tokens_to_codes(tokens[known])
         return codes.reshape(height, width)
 
-    def _call(self, timestep: int, values: dict[str, Any]) -> None:
+    def _call(self, timestep: int, values: dict[str, Any]) -> object:
         assert self._callback is not None
-        self._callback(self._pipe, self._steps, timestep, values)
+        returned = self._callback(self._pipe, self._steps, timestep, values)
         self._steps += 1
+        return returned
+
+    def _drop(self, places: Iterable[int]) -> None:
+        if self._num_samples is None:
+            raise ValueError("callback_on_step_end: it dropped the only sample of a call; to end it, raise an error")
+        left = set(places)
+        if not left <= set(range(self._num_samples)):
+            raise ValueError(
+                f"callback_on_step_end: it dropped {sorted(left)}, the call has samples 0 to {self._num_samples - 1}"
+            )
+        self._dropped |= left
 
     def _open(self, stage: str, total: int, unit: str) -> None:
         self.close()

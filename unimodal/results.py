@@ -45,11 +45,13 @@ class UnderstandOutput:
     Args:
         texts: one per question.
         tokens: the generated ids, int64 [n] per question, the stop token included.
+        dropped: places of the samples that `callback_on_step_end` dropped; the lists are those of the others.
     """
 
     texts: list[str]
     tokens: list[Tensor]
     stats: Stats
+    dropped: list[int] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -65,12 +67,14 @@ class InfillOutput:
         texts: one per text with gaps.
         fillings: what was written into the gaps of each, in order.
         tokens: int64 [n] per text, those that were known and those in the gaps.
+        dropped: places of the samples that `callback_on_step_end` dropped; the lists are those of the others.
     """
 
     texts: list[str]
     fillings: list[list[str]]
     tokens: list[Tensor]
     stats: Stats
+    dropped: list[int] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -118,12 +122,14 @@ class GenerateOutput:
         images: RGB.
         codes: int64 [H, W] per picture.
         thinking: the thoughts before each picture, None if there was no thinking.
+        dropped: places of the samples that `callback_on_step_end` dropped; the lists are those of the others.
     """
 
     images: list[Image.Image]
     codes: list[Tensor]
     thinking: list[str] | None
     stats: Stats
+    dropped: list[int] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -133,11 +139,13 @@ class EditOutput:
     Args:
         images: RGB.
         codes: int64 [H, W] per picture.
+        dropped: places of the samples that `callback_on_step_end` dropped; the lists are those of the others.
     """
 
     images: list[Image.Image]
     codes: list[Tensor]
     stats: Stats
+    dropped: list[int] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)

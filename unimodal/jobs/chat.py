@@ -9,13 +9,13 @@ from PIL import Image
 from torch import Tensor
 
 from unimodal.answers import Answer, InterleavedAnswer, TextAnswer
-from unimodal.arguments import read_generators
+from unimodal.arguments import Generators, read_generators
 from unimodal.diffusion.sprint import SprintOptions
 from unimodal.jobs.job import Job
 from unimodal.jobs.options import InterleavedSampling, TextSampling, spelled_out
 from unimodal.messages import Message, read_messages
 from unimodal.progress import StepCallback
-from unimodal.results import ChatEnd, ChatEvent, ChatOutput, ChatPicture, ChatStep, ChatText, Stats
+from unimodal.results import ChatEnd, ChatEvent, ChatOutput, ChatPicture, ChatStep, ChatText, Stats, UnderstandOutput
 from unimodal.sequence import INTERLEAVE, UNDERSTAND, Turn
 from unimodal.settings import DecoderSettings
 from unimodal.writer import WritingStep
@@ -88,15 +88,52 @@ class Chat(Job):
             if value is not None and name not in typing.get_type_hints(TextSampling):
                 raise ValueError(f"{name}: got {value!r}, it needs 'image' in modalities")
         settings = self.settings.understand.but(**options)
-        turns = self._turns(read, stats)
-        prompt = None
-        if not any(isinstance(part, Tensor) for turn in turns for part in turn.parts):
-            prompt = self.sequences.plain_conversation(system, turns)
-        if prompt is None:
-            prompt = self.sequences.conversation(_system(UNDERSTAND, system), turns).prompt
+        prompt = self._text_prompt(system, read, stats)
         self._check_room([prompt], settings.gen_length, "messages, gen_length")
         answer = TextAnswer(writer, prompt, settings, generator=source, stats=stats)
         return self._events(answer, None, source, stats, callback)
+
+    @spelled_out
+    def chat_batch(
+        self,
+        conversations: Sequence[Messages],
+        *,
+        sprint: SprintOptions | None = None,
+        generator: Generators = None,
+        callback_on_step_end: StepCallback | None = None,
+        **sampling: Unpack[TextSampling],
+    ) -> UnderstandOutput:
+        """Answers several conversations together with text, each as `chat` answers it alone.
+
+        Args:
+            conversations: the messages of each.
+            sprint: steps read only a part of what came before.
+            generator: one per conversation, or one from which each conversation's own is seeded.
+            callback_on_step_end: see `unimodal.progress.Progress`; it may drop samples.
+            sampling: see `TextSampling`.
+
+        Raises:
+            ValueError: an argument that cannot be used; the message names it.
+        """
+        settings = self.settings.understand.but(**sampling)
+        if not conversations:
+            raise ValueError("conversations: got none, at least one is needed")
+        read = [read_messages(messages) for messages in conversations]
+        generators = read_generators(generator, len(read))
+        stats = Stats()
+        prompts = [self._text_prompt(system, messages, stats) for system, messages in read]
+        self._check_room(prompts, settings.gen_length, "messages, gen_length")
+        progress = self._progress(callback_on_step_end, len(prompts))
+        return self._answered(prompts, settings, self._writer(sprint), generators, stats, progress)
+
+    def _text_prompt(self, system: str | None, messages: Sequence[Message], stats: Stats) -> list[int]:
+        """The tokens of a conversation up to where an answer of text alone begins."""
+        turns = self._turns(messages, stats)
+        if not any(isinstance(part, Tensor) for turn in turns for part in turn.parts):
+            plain = self.sequences.plain_conversation(system, turns)
+            if plain is not None:
+                return plain
+        return self.sequences.conversation(_system(UNDERSTAND, system), turns).prompt
 
     def _turns(self, messages: Sequence[Message], stats: Stats) -> list[Turn]:
         """The messages with their pictures as codes."""

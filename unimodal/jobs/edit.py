@@ -61,6 +61,7 @@ class Edit(Job):
             text_guidance_scale, image_guidance_scale: how much the instruction and the picture weigh; both 0 is no
                 guidance.
             sprint: steps read only a part of what came before.
+            callback_on_step_end: see `unimodal.progress.Progress`; it may drop samples.
             sampling: see `Sampling`; `num_inference_steps` per block of codes.
 
         Raises:
@@ -106,7 +107,7 @@ class Edit(Job):
         for branch, (rows, columns) in zip(branches, sizes, strict=True):
             self._check_room([branch.prompt], rows * columns, "images, instruction, height, width")
         kept = [None if mask is None else mask.given(group[0]) for group, mask in zip(grids, masks, strict=True)]
-        with self._progress(callback_on_step_end) as progress:
+        with self._progress(callback_on_step_end, len(branches)) as progress:
             codes = self._writer(sprint).pictures(
                 branches,
                 sizes,
@@ -115,8 +116,10 @@ class Edit(Job):
                 given=kept,
                 generators=generators,
                 stats=stats,
+                wanted=progress.wanted,
                 watch=progress.writing,
             )
-            drawn = self._draw(codes, drawing, generators, stats, progress)
+            codes, masks = progress.stayed(codes), progress.stayed(masks)
+            drawn = self._draw(codes, drawing, progress.stayed(generators), stats, progress)
         edited = [image if mask is None else mask.paste(image) for image, mask in zip(drawn, masks, strict=True)]
-        return EditOutput(images=edited, codes=codes, stats=stats)
+        return EditOutput(images=edited, codes=codes, dropped=progress.dropped, stats=stats)

@@ -50,6 +50,7 @@ class Generate(Job):
             decoder: `turbo` or `normal`, with `decoder_steps`.
             generator: one per picture, or one from which each picture's own is seeded.
             sprint: steps read only a part of what came before.
+            callback_on_step_end: see `unimodal.progress.Progress`; it may drop samples.
             sampling: see `Sampling`; `num_inference_steps` per block of codes. Thinking takes the preset and the
                 temperature.
 
@@ -79,7 +80,7 @@ class Generate(Job):
         generators = read_generators(generator, len(prompts))
         drawing = self._drawing(decoder, decoder_steps)
         stats = Stats()
-        with self._progress(callback_on_step_end) as progress:
+        with self._progress(callback_on_step_end, len(prompts)) as progress:
             codes, thoughts = self._picture_codes(
                 prompts,
                 negatives,
@@ -89,10 +90,12 @@ class Generate(Job):
                 self._writer(sprint),
                 generators=generators,
                 stats=stats,
+                wanted=progress.wanted,
                 watch=progress.writing,
             )
-            images = self._draw(codes, drawing, generators, stats, progress)
-        return GenerateOutput(images=images, codes=codes, thinking=thoughts, stats=stats)
+            codes, thoughts = progress.stayed(codes), None if thoughts is None else progress.stayed(thoughts)
+            images = self._draw(codes, drawing, progress.stayed(generators), stats, progress)
+        return GenerateOutput(images=images, codes=codes, thinking=thoughts, dropped=progress.dropped, stats=stats)
 
     def _picture_codes(
         self,

@@ -46,6 +46,7 @@ class Infill(Job):
                 each.
             gap_length: the largest number of tokens in a gap of free length.
             num_inference_steps: for every `block_length` positions.
+            callback_on_step_end: see `unimodal.progress.Progress`; it may drop samples.
             sampling: see `Sampling`.
 
         Raises:
@@ -67,7 +68,7 @@ class Infill(Job):
             for before, sequence, source in zip(prompts, sequences, generators, strict=True)
         ]
         filled: dict[int, Tensor] = {}
-        with self._progress(callback_on_step_end) as progress:
+        with self._progress(callback_on_step_end, count) as progress:
             for columns, places in _by_length(tasks, settings).items():
                 group = [tasks[place] for place in places]
                 steps = settings.num_inference_steps * columns // settings.block_length
@@ -76,17 +77,19 @@ class Infill(Job):
                     settings.sampling(num_inference_steps=steps),
                     self._allowed(group, [sequences[place] for place in places], columns, gap_tokens),
                     stats=stats,
+                    wanted=lambda index, places=places: progress.wanted(places[index]),
                     watch=progress.writing,
                 )
                 filled |= dict(zip(places, rows, strict=True))
         results = [
             gap_tokens.read(sequence, [*sequence.tokens[: sequence.first_gap], *filled[place].tolist()])
-            for place, sequence in enumerate(sequences)
+            for place, sequence in progress.stayed(enumerate(sequences))
         ]
         return InfillOutput(
             texts=[result.text for result in results],
             fillings=[result.gaps for result in results],
             tokens=[torch.tensor(result.tokens, dtype=torch.long) for result in results],
+            dropped=progress.dropped,
             stats=stats,
         )
 

@@ -16,9 +16,9 @@ from unimodal.diffusion.sprint import SprintOptions
 from unimodal.picture_cache import PictureCache
 from unimodal.picture_input import PictureSizes
 from unimodal.progress import Progress, StepCallback
-from unimodal.results import Stats
+from unimodal.results import Stats, UnderstandOutput
 from unimodal.sequence import SequenceBuilder, Turn
-from unimodal.settings import DecoderSettings
+from unimodal.settings import DecoderSettings, TextSettings
 from unimodal.writer import Writer
 from unimodal_tokenizers.images import to_images, to_pixels
 
@@ -61,8 +61,8 @@ class Job(Components):
         """Options of the tqdm bars; `disable=True` shows none."""
         self._bar_options = options
 
-    def _progress(self, callback: StepCallback | None) -> Progress:
-        return Progress(self, self.vocab, callback, self._bar_options)
+    def _progress(self, callback: StepCallback | None, num_samples: int | None = None) -> Progress:
+        return Progress(self, self.vocab, callback, self._bar_options, num_samples)
 
     def _drawing(self, decoder: str | None, decoder_steps: int | None) -> DecoderSettings:
         """How codes become pixels; loads what that needs, so that it cannot fail after the codes are made."""
@@ -93,6 +93,30 @@ class Job(Components):
                 return plain
         grids = [self._encode(picture, stats) for picture in self.sizes.for_understanding(images)] if images else []
         return self.sequences.understanding(grids, prompt, self.settings.understand.prompt_style)
+
+    def _answered(
+        self,
+        prompts: Sequence[Sequence[int]],
+        settings: TextSettings,
+        writer: Writer,
+        generators: Sequence[torch.Generator],
+        stats: Stats,
+        progress: Progress,
+    ) -> UnderstandOutput:
+        """A text for each prompt."""
+        with progress:
+            tokens = writer.text(
+                prompts,
+                settings.sampling(),
+                settings.gen_length,
+                generators=generators,
+                stats=stats,
+                wanted=progress.wanted,
+                watch=progress.writing,
+            )
+        tokens = progress.stayed(tokens)
+        texts = [self.sequences.plain_text(row.tolist()).strip() for row in tokens]
+        return UnderstandOutput(texts=texts, tokens=tokens, dropped=progress.dropped, stats=stats)
 
     def _encode(self, picture: Image.Image, stats: Stats) -> Tensor:
         """Codes [H, W] of a picture of the right size."""

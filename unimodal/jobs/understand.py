@@ -30,6 +30,7 @@ class Understand(Job):
             images: PIL images or paths; with a list of questions one entry, a picture or several, for each.
             prompt_style: `chat`, or `bare` as the first published script had it.
             sprint: steps read only a part of what came before.
+            callback_on_step_end: see `unimodal.progress.Progress`; it may drop samples.
             sampling: see `TextSampling`.
 
         Raises:
@@ -46,14 +47,5 @@ class Understand(Job):
             for group, text in zip(grids, questions, strict=True)
         ]
         self._check_room(prompts, settings.gen_length, "images, question, gen_length")
-        with self._progress(callback_on_step_end) as progress:
-            tokens = self._writer(sprint).text(
-                prompts,
-                settings.sampling(),
-                settings.gen_length,
-                generators=generators,
-                stats=stats,
-                watch=progress.writing,
-            )
-        texts = [self.sequences.plain_text(row.tolist()).strip() for row in tokens]
-        return UnderstandOutput(texts=texts, tokens=[row.cpu() for row in tokens], stats=stats)
+        progress = self._progress(callback_on_step_end, len(prompts))
+        return self._answered(prompts, settings, self._writer(sprint), generators, stats, progress)
