@@ -20,6 +20,7 @@ from unimodal.diffusion.guidance import Guidance
 from unimodal.diffusion.prefixes import PrefixStore
 from unimodal.diffusion.sampler import SampleState, SamplingOptions, SamplingResult, SamplingTask, StepState, stream
 from unimodal.diffusion.sprint import SprintDenoiser, SprintOptions
+from unimodal.diffusion.static_steps import StaticDenoiser
 from unimodal.results import Stats
 from unimodal.sequence import Branches, SequenceBuilder
 
@@ -63,6 +64,11 @@ def drained(steps: Writing[Value], watch: Watcher | None = None) -> Value:
             watch(step)
 
 
+def denoiser_for(device: torch.device, dtype: torch.dtype) -> type[CachedDenoiser]:
+    """The cached denoiser of the steps that a device does best: a GPU replays them in bfloat16."""
+    return StaticDenoiser if device.type == "cuda" and dtype == torch.bfloat16 else CachedDenoiser
+
+
 class Writer:
     """Writes with one model and the sequences of its checkpoint.
 
@@ -94,7 +100,7 @@ class Writer:
             is_picture = sequences.vocab.is_code
             self._denoiser = partial(SprintDenoiser, options=sprint, is_picture=is_picture, prefixes=prefixes)
         elif use_cache:
-            self._denoiser = partial(CachedDenoiser, prefixes=prefixes)
+            self._denoiser = partial(denoiser_for(model.device, model.dtype), prefixes=prefixes)
         self._locate = sequences.locate_for(model.config.grid_rotary_dim)
 
     def text(
