@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 from bag_model import MASK, Bag, fill, options, tasks
+from small_backbone import is_picture, small_backbone
 
-from unimodal.backbone import BackboneConfig, MaskedDiffusionTransformer
+from unimodal.backbone import MaskedDiffusionTransformer
 from unimodal.diffusion.denoiser import CachedDenoiser, PlainDenoiser
 from unimodal.diffusion.guidance import Guidance, NoGuidance, edit_guidance
 from unimodal.diffusion.restriction import AllowedTokens
@@ -16,7 +17,6 @@ from unimodal.diffusion.sampler import SamplingOptions, SamplingTask, StepState,
 from unimodal.diffusion.sprint import SprintDenoiser, SprintOptions
 from unimodal.diffusion.static_steps import StaticDenoiser
 
-EOS, SIZE = 29, 48
 CHOICES = [
     options("quota"),
     options("adaptive", threshold=0.4),
@@ -31,7 +31,7 @@ DENOISERS = {
     "cached": CachedDenoiser,
     "plain": PlainDenoiser,
     "static": StaticDenoiser,
-    "sprint": partial(SprintDenoiser, options=SPRINT, is_picture=lambda tokens: tokens >= 32),
+    "sprint": partial(SprintDenoiser, options=SPRINT, is_picture=is_picture),
 }
 
 
@@ -56,28 +56,7 @@ class Rows:
 
 @pytest.fixture(scope="module")
 def model() -> MaskedDiffusionTransformer:
-    torch.manual_seed(0)
-    config = BackboneConfig(
-        vocab_size=SIZE,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        use_bias=False,
-        use_qk_norm=True,
-        attention_dropout=0.0,
-        num_experts=8,
-        num_shared_experts=1,
-        num_experts_per_tok=2,
-        n_group=4,
-        topk_group=2,
-        moe_intermediate_size=16,
-        first_k_dense_replace=1,
-        initializer_range=0.3,
-    )
-    return MaskedDiffusionTransformer(config).eval()
+    return small_backbone()
 
 
 def run(
