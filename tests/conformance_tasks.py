@@ -16,7 +16,7 @@ from unimodal.diffusion.sampler import SamplingOptions
 from unimodal.picture_input import DRAWN_SCALE
 from unimodal.sequence import SequenceBuilder
 from unimodal.settings import Settings
-from unimodal.writer import Writer
+from unimodal.writer import Writer, drained
 from unimodal_tokenizers.text import TextTokenizer
 
 KINDS = ("t2i", "edit", "understand")
@@ -62,7 +62,7 @@ def _draw(writer: Writer, case: dict[str, Any], expected: dict[str, torch.Tensor
     branches = writer.sequences.generation(case["prompt"], *size)
     guidance = prompt_guidance(case["cfg_scale"])
     settings = Settings.published().generate
-    [codes] = writer.pictures([branches], [size], _options(case, settings.threshold), guidance)
+    [codes] = drained(writer.picture_steps([branches], [size], _options(case, settings.threshold), guidance))
     _check_picture(writer, branches.prompt, codes, expected)
 
 
@@ -72,7 +72,7 @@ def _edit(writer: Writer, case: dict[str, Any], expected: dict[str, torch.Tensor
     branches = writer.sequences.editing([source], case["instruction"], *size)
     guidance = edit_guidance(case["cfg_text_scale"], case["cfg_image_scale"])
     settings = Settings.published().edit
-    [codes] = writer.pictures([branches], [size], _options(case, settings.threshold), guidance)
+    [codes] = drained(writer.picture_steps([branches], [size], _options(case, settings.threshold), guidance))
     _check_picture(writer, branches.prompt, codes, expected)
 
 
@@ -80,7 +80,7 @@ def _understand(writer: Writer, case: dict[str, Any], expected: dict[str, torch.
     source = expected["source_tokens"].reshape(case["source_h"], case["source_w"])
     prompt = writer.sequences.understanding([source], case["question"], case["prompt_style"])
     assert prompt == expected["prompt_ids"].flatten().tolist()
-    [answer] = writer.text([prompt], _options(case, case["threshold"]), case["gen_length"])
+    [answer] = drained(writer.text_steps([prompt], _options(case, case["threshold"]), case["gen_length"]))
     assert [*prompt, *answer.tolist()] == expected["sequence"].flatten().tolist()
 
 

@@ -103,37 +103,6 @@ class Writer:
             self._denoiser = partial(denoiser_for(model.device, model.dtype), prefixes=prefixes)
         self._locate = sequences.locate_for(model.config.grid_rotary_dim)
 
-    def text(
-        self,
-        prompts: Sequence[Sequence[int]],
-        options: SamplingOptions,
-        length: int,
-        *,
-        generators: Generators | None = None,
-        stops_at_picture: bool = False,
-        stage: str = "text",
-        stats: Stats | None = None,
-        wanted: Wanted | None = None,
-        watch: Watcher | None = None,
-    ) -> list[Tensor]:
-        """The tokens that follow each prompt, through the first stop token, at most `length`; int64 [n].
-
-        Args:
-            stops_at_picture: also stops where a picture begins, and uses text tokens only.
-            wanted: see `unimodal.diffusion.sampler.stream`; a text that nobody wanted before it was done is empty.
-        """
-        steps = self.text_steps(
-            prompts,
-            options,
-            length,
-            generators=generators,
-            stops_at_picture=stops_at_picture,
-            stage=stage,
-            stats=stats,
-            wanted=wanted,
-        )
-        return drained(steps, watch)
-
     def text_steps(
         self,
         prompts: Sequence[Sequence[int]],
@@ -146,7 +115,13 @@ class Writer:
         stats: Stats | None = None,
         wanted: Wanted | None = None,
     ) -> Writing[list[Tensor]]:
-        """The steps of `text`, and then what it returns."""
+        """The steps, and then the tokens that follow each prompt, through the first stop token, at most `length`;
+        int64 [n].
+
+        Args:
+            stops_at_picture: also stops where a picture begins, and uses text tokens only.
+            wanted: see `unimodal.diffusion.sampler.stream`; a text that nobody wanted before it was done is empty.
+        """
         vocab = self.sequences.vocab
         sources = generators or [None] * len(prompts)
         tasks = [
@@ -168,30 +143,6 @@ class Writer:
         goals = [length] * len(tasks)
         return (yield from _steps(states, stage, None, goals, stats, tasks, options)).tokens
 
-    def pictures(
-        self,
-        branches: Sequence[Branches],
-        sizes: Sequence[Grid],
-        options: SamplingOptions,
-        guidance: Guidance,
-        *,
-        given: Sequence[Tensor | None] | None = None,
-        generators: Generators | None = None,
-        stats: Stats | None = None,
-        wanted: Wanted | None = None,
-        watch: Watcher | None = None,
-    ) -> list[Tensor]:
-        """The codes [H, W] of one picture per prompt, of the given (H, W).
-
-        Args:
-            given: for each picture the codes [H, W] that stand already, -1 where one is to be drawn; None = draw all.
-            wanted: as in `text`; a picture that nobody wanted before it was done is -1 everywhere.
-        """
-        steps = self.picture_steps(
-            branches, sizes, options, guidance, given=given, generators=generators, stats=stats, wanted=wanted
-        )
-        return drained(steps, watch)
-
     def picture_steps(
         self,
         branches: Sequence[Branches],
@@ -204,7 +155,12 @@ class Writer:
         stats: Stats | None = None,
         wanted: Wanted | None = None,
     ) -> Writing[list[Tensor]]:
-        """The steps of `pictures`, and then what it returns."""
+        """The steps, and then the codes [H, W] of one picture per prompt, of the given (H, W).
+
+        Args:
+            given: for each picture the codes [H, W] that stand already, -1 where one is to be drawn; None = draw all.
+            wanted: as in `text_steps`; a picture that nobody wanted before it was done is -1 everywhere.
+        """
         vocab = self.sequences.vocab
         sources = generators or [None] * len(branches)
         tasks = [
@@ -253,7 +209,7 @@ class Writer:
 
         Args:
             allowed: which tokens may stand where, as `AllowedTokens`.
-            wanted: as in `text`.
+            wanted: as in `text_steps`.
         """
         vocab = self.sequences.vocab
         states = stream(
@@ -287,7 +243,7 @@ class Writer:
 
         The size asked for counts, not the one the model wrote: the caller appends its own header.
         """
-        written = self.text(
+        steps = self.text_steps(
             [self.sequences.thinking(prompt) for prompt in prompts],
             options,
             length,
@@ -296,9 +252,8 @@ class Writer:
             stage="thinking",
             stats=stats,
             wanted=wanted,
-            watch=watch,
         )
-        return [self._without_end(tokens.tolist()) for tokens in written]
+        return [self._without_end(tokens.tolist()) for tokens in drained(steps, watch)]
 
     def _without_end(self, tokens: list[int]) -> list[int]:
         """Leaves out the stop token, and the header that it ends, whole or broken."""

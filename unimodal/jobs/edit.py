@@ -21,6 +21,7 @@ from unimodal.picture_input import Picture
 from unimodal.progress import StepCallback
 from unimodal.results import EditOutput, Stats
 from unimodal.sequence import LEFT_OUT
+from unimodal.writer import drained
 
 
 class Edit(Job):
@@ -108,7 +109,7 @@ class Edit(Job):
             self._check_room([branch.prompt], rows * columns, "images, instruction, height, width")
         kept = [None if mask is None else mask.given(group[0]) for group, mask in zip(grids, masks, strict=True)]
         with self._progress(callback_on_step_end, len(branches)) as progress:
-            codes = self._writer(sprint).pictures(
+            steps = self._writer(sprint).picture_steps(
                 branches,
                 sizes,
                 settings.sampling(),
@@ -117,9 +118,8 @@ class Edit(Job):
                 generators=generators,
                 stats=stats,
                 wanted=progress.wanted,
-                watch=progress.writing,
             )
-            codes, masks = progress.stayed(codes), progress.stayed(masks)
+            codes, masks = progress.stayed(drained(steps, progress.writing)), progress.stayed(masks)
             drawn = self._draw(codes, drawing, progress.stayed(generators), stats, progress)
         edited = [image if mask is None else mask.paste(image) for image, mask in zip(drawn, masks, strict=True)]
         return EditOutput(images=edited, codes=codes, dropped=progress.dropped, stats=stats)

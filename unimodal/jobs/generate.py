@@ -14,7 +14,7 @@ from unimodal.progress import StepCallback
 from unimodal.results import GenerateOutput, Stats
 from unimodal.sequence import LEFT_OUT
 from unimodal.settings import GenerateSettings, ThinkingSettings
-from unimodal.writer import Writer
+from unimodal.writer import Watcher, Writer, drained
 
 
 class Generate(Job):
@@ -88,10 +88,10 @@ class Generate(Job):
                 settings,
                 thinks if thinking else None,
                 self._writer(sprint),
+                progress.writing,
                 generators=generators,
                 stats=stats,
                 wanted=progress.wanted,
-                watch=progress.writing,
             )
             codes, thoughts = progress.stayed(codes), None if thoughts is None else progress.stayed(thoughts)
             images = self._draw(codes, drawing, progress.stayed(generators), stats, progress)
@@ -105,7 +105,8 @@ class Generate(Job):
         settings: GenerateSettings,
         thinks: ThinkingSettings | None,
         writer: Writer,
-        **watching: Any,
+        watch: Watcher,
+        **drawing: Any,
     ) -> tuple[list[Tensor], list[str] | None]:
         """The codes [H, W] of one picture per prompt, and the thoughts before each if the model is to think."""
         sequences, thoughts = self.sequences, None
@@ -116,15 +117,15 @@ class Generate(Job):
                 for text, negative in zip(prompts, negatives, strict=True)
             ]
         else:
-            written = writer.thoughts(prompts, thinks.sampling(), thinks.gen_length, **watching)
+            written = writer.thoughts(prompts, thinks.sampling(), thinks.gen_length, watch=watch, **drawing)
             thoughts = [sequences.thought_text(thought) for thought in written]
             branches = [
                 sequences.generation_after_thinking(text, thought, *size, negative=negative)
                 for text, thought, negative in zip(prompts, written, negatives, strict=True)
             ]
         guidance = prompt_guidance(settings.guidance_scale, settings.guidance_rescale)
-        codes = writer.pictures(branches, [size] * len(prompts), settings.sampling(), guidance, **watching)
-        return codes, thoughts
+        steps = writer.picture_steps(branches, [size] * len(prompts), settings.sampling(), guidance, **drawing)
+        return drained(steps, watch), thoughts
 
     def _check_prompts(self, prompts: Sequence[str], size: tuple[int, int], thinking_length: int | None) -> None:
         """Refuses prompts that leave no room for the codes, and for thoughts before them if there are any."""

@@ -19,7 +19,7 @@ from unimodal.progress import Progress, StepCallback
 from unimodal.results import Stats, UnderstandOutput
 from unimodal.sequence import SequenceBuilder, Turn
 from unimodal.settings import DecoderSettings, TextSettings
-from unimodal.writer import Writer
+from unimodal.writer import Writer, drained
 from unimodal_tokenizers.images import to_images, to_pixels
 
 
@@ -105,16 +105,15 @@ class Job(Components):
     ) -> UnderstandOutput:
         """A text for each prompt."""
         with progress:
-            tokens = writer.text(
+            steps = writer.text_steps(
                 prompts,
                 settings.sampling(),
                 settings.gen_length,
                 generators=generators,
                 stats=stats,
                 wanted=progress.wanted,
-                watch=progress.writing,
             )
-        tokens = progress.stayed(tokens)
+            tokens = progress.stayed(drained(steps, progress.writing))
         texts = [self.sequences.plain_text(row.tolist()).strip() for row in tokens]
         return UnderstandOutput(texts=texts, tokens=tokens, dropped=progress.dropped, stats=stats)
 

@@ -18,7 +18,7 @@ from unimodal.jobs.options import spelled_out
 from unimodal.picture_input import DRAWN_SCALE
 from unimodal.sequence import LEFT_OUT
 from unimodal.settings import Settings
-from unimodal.writer import Writer
+from unimodal.writer import Writer, drained
 
 MODES = ("normal", "thinking")
 
@@ -104,8 +104,8 @@ class Published(Generate):
                 settings,
                 thinks if mode == "thinking" else None,
                 writer,
+                progress.writing,
                 generators=[source],
-                watch=progress.writing,
             )
         return _result(codes) if thoughts is None else {**_result(codes), "thinking": thoughts[0]}
 
@@ -133,9 +133,8 @@ class Published(Generate):
         prompt = self.sequences.understanding([self._grid(image_tokens, h, w)], question, settings.prompt_style)
         self._check_room([prompt], settings.gen_length, "image_tokens, question, gen_length")
         with self._progress(None) as progress:
-            [tokens] = writer.text(
-                [prompt], settings.sampling(), settings.gen_length, generators=[source], watch=progress.writing
-            )
+            writing = writer.text_steps([prompt], settings.sampling(), settings.gen_length, generators=[source])
+            [tokens] = drained(writing, progress.writing)
         return self.sequences.plain_text(tokens.tolist()).strip()
 
     @spelled_out
@@ -179,9 +178,8 @@ class Published(Generate):
         self._check_room([branches.prompt], h * w, "image_tokens, instruction")
         guidance = edit_guidance(cfg_text_scale, cfg_image_scale, settings.guidance_rescale)
         with self._progress(None) as progress:
-            [codes] = writer.pictures(
-                [branches], [(h, w)], settings.sampling(), guidance, generators=[source], watch=progress.writing
-            )
+            writing = writer.picture_steps([branches], [(h, w)], settings.sampling(), guidance, generators=[source])
+            [codes] = drained(writing, progress.writing)
         return _result(codes)
 
     def _published(self, options: PublishedSampling) -> tuple[Writer, torch.Generator, dict[str, Any]]:
