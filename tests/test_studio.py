@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,16 @@ from PIL import Image, ImageSequence
 from quick_pipeline import quiet_pipeline, seeded
 
 from unimodal import Pipeline
+from unimodal.diffusion.sprint import SprintOptions
 from unimodal.diffusion.traces import Trace
 from unimodal_apps.metadata import read_record
-from unimodal_apps.requests import Request
+from unimodal_apps.reproduction import redraw
+from unimodal_apps.requests import Request, as_called
 from unimodal_apps.studio import inputs, markup
 from unimodal_apps.studio.drawing import code_colors, draw_codes
 from unimodal_apps.studio.frames import UNDECIDED, Frame, PicturePanel, Recorder, TextPanel
 from unimodal_apps.studio.page import build_page
-from unimodal_apps.studio.parameters import STEPS, THRESHOLD, TOP_P, Parameters
+from unimodal_apps.studio.parameters import POLICY, SPRINT, STEPS, THRESHOLD, TOP_P, Parameters
 from unimodal_apps.studio.recording import Recording
 from unimodal_apps.studio.requested import requested, saved_pictures
 from unimodal_apps.studio.runner import MOST_WAITING, Job, Runner
@@ -124,7 +127,7 @@ def test_a_text_shows_its_masks_and_its_result(pipe: Pipeline, golden: Path) -> 
     assert Words(pipe).text(panel.ids).strip() == answer.text
     [first] = frames[0].panels
     assert isinstance(first, TextPanel)
-    shown, _, _ = markup.render_frame(frames[0], Words(pipe), None).partition("uni-legend")
+    shown, _, _ = "".join(markup.render_frame(frames[0], Words(pipe), None)).partition("uni-legend")
     assert shown.count('<i class="m">') == (first.ids == UNDECIDED).sum() > 0
     # Of several ends in a row one is shown.
     assert 0 < shown.count(" new") <= first.fresh.sum()
@@ -355,10 +358,10 @@ def test_what_is_painted_over_a_picture_is_its_mask(tmp_path: Path) -> None:
     strokes.save(tmp_path / "nothing.png")
     strokes.paste((200, 90, 40, 120), (2, 1, 5, 4))
     strokes.save(tmp_path / "strokes.png")
-    value = {"background": str(tmp_path / "picture.png"), "layers": [str(tmp_path / "nothing.png")]}
-    [picture], mask = inputs.read_canvas(value)
+    parts = [(str(tmp_path / name), None) for name in ("picture.png", "nothing.png", "strokes.png")]
+    [picture], mask = inputs.read_canvas(parts[:2])
     assert picture.load().size == (8, 6) and mask is None
-    _, mask = inputs.read_canvas({**value, "layers": [str(tmp_path / "strokes.png")]})
+    _, mask = inputs.read_canvas([parts[0], parts[2]])
     assert mask is not None
     painted = np.asarray(mask.load())
     assert painted[1:4, 2:5].min() == 255 and painted.sum() == 255 * 9
@@ -379,8 +382,12 @@ def test_presets_come_first_and_only_what_differs_is_stated(pipe: Pipeline) -> N
     labels = [block.label for block in page.blocks.values() if isinstance(block, gr.Dropdown | gr.Slider | gr.Number)]
     assert labels == ["Preset", "Steps per block", "Threshold", "Top p"]
     own = pipe.settings.generate
-    assert parameters.stated([own.num_inference_steps, own.threshold, None]) == {}
-    assert parameters.stated([3.0, own.threshold, 0.5]) == {"num_inference_steps": 3, "top_p": 0.5}
+
+    def stated(*values: float | None) -> dict[str, Any]:
+        return parameters.stated(dict(zip(parameters.components, values, strict=True)))
+
+    assert stated(own.num_inference_steps, own.threshold, None) == {}
+    assert stated(3.0, own.threshold, 0.5) == {"num_inference_steps": 3, "top_p": 0.5}
     fast = own.but(preset="fast")
     assert parameters.preset("Fast") == [fast.num_inference_steps, fast.threshold, fast.top_p]
 
@@ -417,3 +424,53 @@ def test_a_studio_leaves_no_files(pipe: Pipeline) -> None:
     assert folder.is_dir()
     studio.close()
     assert not folder.exists()
+
+
+def test_what_stays_the_same_is_sent_once(pipe: Pipeline, drawn: tuple[Recorder, list[Frame], Any]) -> None:
+    recorder, frames, _ = drawn
+    recording = record(pipe, recorder, frames)
+    decoding = [number for number, frame in enumerate(frames) if frame.stage == "decode"]
+    before, after = (recording.markup(number) for number in decoding[:2])
+    assert len(before) == len(after)
+    kept = [piece for piece, other in zip(before, after, strict=True) if piece == other]
+    # While pixels are decoded, the thoughts and both grids of codes are as they were.
+    assert sum('class="codes"' in piece for piece in kept) == 2
+    assert any('class="uni-text"' in piece for piece in kept)
+    changed = sum(len(piece) for piece, other in zip(after, before, strict=True) if piece != other)
+    assert changed < len("".join(after))
+
+
+def test_only_policies_that_suit_a_task_are_offered_with_their_own_options(pipe: Pipeline) -> None:
+    def build() -> Parameters:
+        with gr.Blocks(analytics_enabled=False):
+            return Parameters((POLICY, STEPS, THRESHOLD, SPRINT), pipe.settings.understand)
+
+    parameters = in_a_loop(build)
+    policy, *_ = parameters.components
+    offered = {value for _, value in policy.choices}
+    assert {"quota", "threshold", "adaptive"} <= offered and "cosine" not in offered
+    assert [update["visible"] for update in parameters.fitting("threshold")] == [False, True]
+
+    def stated(*values: Any) -> dict[str, Any]:
+        return parameters.stated(dict(zip(parameters.components, values, strict=True)))
+
+    own = pipe.settings.understand
+    # Steps are no option of this policy, so the field is out of sight and its value does not count.
+    assert stated("threshold", 3, own.threshold, "off") == {"policy": "threshold"}
+    chosen = stated(own.policy, own.num_inference_steps, own.threshold, "half")
+    assert chosen == {"sprint": {**asdict(SprintOptions()), "text_keep_ratio": 0.5, "image_keep_ratio": 0.5}}
+
+
+def test_sprint_is_what_python_takes_and_what_a_record_holds(studio: Studio, pipe: Pipeline) -> None:
+    pruned = SprintOptions(text_keep_ratio=0.5, image_keep_ratio=0.5)
+    arguments = {**QUICK, "sprint": asdict(pruned)}
+    work = requested(studio, Request(task="generate", text="a cat", seed=5, arguments=arguments))
+    outcome = work.call(pipe, Recorder(pipe, lambda frame: None))
+    plain = pipe.generate("a cat", generator=seeded(5), sprint=pruned, **QUICK)
+    assert np.array_equal(np.asarray(outcome.value.images[0]), np.asarray(plain.images[0]))
+    [path] = saved_pictures(studio, work, outcome.value.images)
+    made = read_record(path)
+    assert made.arguments == arguments
+    assert np.array_equal(np.asarray(redraw(pipe, made, ())), np.asarray(plain.images[0]))
+    with pytest.raises(ValueError, match=r"sprint.*keep_all.*image_keep_ratio"):
+        as_called({"sprint": {"keep_all": True}})

@@ -3,12 +3,13 @@ take this way.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from unimodal.arguments import read_generators
+from unimodal.diffusion.sprint import SprintOptions
 from unimodal.picture_input import read_picture
 from unimodal_apps.fingerprints import picture_sha256
 from unimodal_apps.session import seeded
@@ -116,27 +117,28 @@ def perform(pipe: "Pipeline", requests: Sequence[Request]) -> tuple[list[Answer]
         ValueError: an argument that cannot be used; the message names it.
     """
     first = requests[0]
+    arguments = as_called(first.arguments)
     texts = [request.text for request in requests]
     groups = [request.images() for request in requests]
     generators = [generator for request in requests for generator in request.generators()]
     each = len(generators) // len(requests)
     if first.task == "interleave":
         [generator] = generators
-        told = pipe.interleave(first.text, groups[0], generator=generator, **first.arguments)
+        told = pipe.interleave(first.text, groups[0], generator=generator, **arguments)
         return [Answer(segments=told.segments, finish_reason=told.finish_reason)], told.stats
     if first.task == "understand":
-        found = pipe.understand(groups, texts, generator=generators, **first.arguments)
+        found = pipe.understand(groups, texts, generator=generators, **arguments)
         return [Answer(segments=[text]) for text in found.texts], found.stats
     if first.task == "infill":
-        filled = _infill(pipe, texts, groups, generators, first.arguments)
+        filled = _infill(pipe, texts, groups, generators, arguments)
         return [Answer(segments=[text], gaps=gaps) for text, gaps in zip(*filled[:2], strict=True)], filled[2]
     if first.task == "generate":
-        drawn = pipe.generate(texts, num_images_per_prompt=each, generator=generators, **first.arguments)
+        drawn = pipe.generate(texts, num_images_per_prompt=each, generator=generators, **arguments)
         thoughts = drawn.thinking
     else:
         masks = [None if request.mask is None else request.mask.load() for request in requests]
         masking: dict[str, Any] = {"mask_image": masks} if any(mask is not None for mask in masks) else {}
-        drawn = pipe.edit(groups, texts, num_images_per_prompt=each, generator=generators, **masking, **first.arguments)
+        drawn = pipe.edit(groups, texts, num_images_per_prompt=each, generator=generators, **masking, **arguments)
         thoughts = None
     places = [slice(start, start + each) for start in range(0, len(generators), each)]
     answers = [
@@ -144,6 +146,22 @@ def perform(pipe: "Pipeline", requests: Sequence[Request]) -> tuple[list[Answer]
         for place in places
     ]
     return answers, drawn.stats
+
+
+def as_called(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as the pipeline takes them, of which a record can only hold what JSON can: `sprint` is an object there.
+
+    Raises:
+        ValueError: an option of SPRINT that there is not, or out of its range.
+    """
+    given = dict(arguments)
+    if isinstance(sprint := given.get("sprint"), Mapping):
+        try:
+            given["sprint"] = SprintOptions(**sprint)
+        except TypeError:
+            allowed = ", ".join(option.name for option in fields(SprintOptions))
+            raise ValueError(f"sprint: got {dict(sprint)}, allowed are {allowed}") from None
+    return given
 
 
 def _infill(

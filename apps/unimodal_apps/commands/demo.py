@@ -1,5 +1,6 @@
 """`unimodal demo`: the studio, a page in the browser."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,8 @@ def demo(
 
     Example: unimodal demo --port 7860
     """
+    import psutil
+
     from unimodal_apps.studio.page import launch
     from unimodal_apps.studio.studio import Studio
     from unimodal_apps.studio.visitor import take_screenshots
@@ -41,7 +44,8 @@ def demo(
             for path in take_screenshots(address, screenshots):
                 typer.echo(str(path))
             return
-        typer.echo(f"{address}  (end with Ctrl-C)")
+        seconds = time.time() - psutil.Process().create_time()
+        typer.echo(f"{address}  (ready in {seconds:.1f} s, end with Ctrl-C)")
         page.block_thread()
     finally:
         studio.close()

@@ -41,17 +41,19 @@ def read_uploads(gallery: Sequence[Any] | None, what: str = "picture") -> tuple[
     return tuple(sources)
 
 
-def read_canvas(value: Any) -> tuple[tuple[Source, ...], Source | None]:
+def read_canvas(parts: Sequence[Any] | None) -> tuple[tuple[Source, ...], Source | None]:
     """The picture of an editor, none or one, and what was painted over it as a mask, white where it may change.
+
+    Args:
+        parts: the picture, then the layers that were painted, as the entries of a gallery.
 
     Raises:
         ValueError: the picture cannot be read.
     """
-    if not value or value.get("background") is None:
+    if not parts:
         return (), None
-    picture = read_uploads([value["background"]])
-    painted = None
-    for layer in value.get("layers") or ():
+    picture, painted = read_uploads(parts[:1]), None
+    for layer, _ in parts[1:]:
         with Image.open(layer) as strokes:
             opaque = strokes.convert("RGBA").getchannel("A").point([0, *[255] * 255])
         painted = opaque if painted is None else ImageChops.lighter(painted, opaque)
@@ -59,6 +61,13 @@ def read_canvas(value: Any) -> tuple[tuple[Source, ...], Source | None]:
         return picture, None
     mask = painted.resize(picture[0].load().size, Image.Resampling.NEAREST)
     return picture, Source(None, picture_sha256(mask), mask)
+
+
+def some(sources: tuple[Source, ...]) -> tuple[Source, ...]:
+    """Pictures, at least one."""
+    if not sources:
+        raise ValueError("There is no picture yet. Upload one, or choose an example.")
+    return sources
 
 
 def needed(text: str | None, what: str) -> str:

@@ -1,4 +1,8 @@
-"""Frames and facts as HTML. All text from users and models is escaped here; pictures travel inside the page."""
+"""Frames and facts as HTML. All text from users and models is escaped here; pictures travel inside the page.
+
+A frame is a list of pieces, which joined are its HTML. The page is told only of pieces that are not what they were in
+the frame before, so what stays the same, a finished picture above all, is sent once.
+"""
 
 import base64
 import io
@@ -15,6 +19,10 @@ from unimodal_apps.studio.words import END, Words
 CONFIDENCE_STEPS = (0.5, 0.7, 0.85, 0.95)
 """Borders between the five colours of confidence."""
 _MASKS_SHOWN = 48
+_PLACES_TOGETHER = 32
+"""Places of a text that are one piece of a frame."""
+_UNFINISHED_QUALITY = 40
+"""Of pictures that are still noise in part, as WebP; noise takes most room and is missed least."""
 _LEGEND = (
     '<div class="uni-legend"><i class="m"></i>masked<span class="uni-scale">unsure'
     + "".join(f'<i class="c{level}"></i>' for level in range(len(CONFIDENCE_STEPS) + 1))
@@ -27,20 +35,20 @@ def confidence_level(probability: float) -> int | None:
     return None if np.isnan(probability) else int(np.searchsorted(CONFIDENCE_STEPS, probability, side="right"))
 
 
-def render_frame(frame: Frame, words: Words, colors: np.ndarray | None) -> str:
-    """A frame: what is going on, how far it is, and all panels.
+def render_frame(frame: Frame, words: Words, colors: np.ndarray | None) -> list[str]:
+    """A frame in pieces: what is going on and how far it is, all panels, and the end.
 
     Args:
         colors: of the codes, as `code_colors` returns them; only needed where the frame has pictures.
     """
     count = sum(isinstance(panel, PicturePanel) for panel in frame.panels)
-    panels = []
+    panels: list[str] = []
     for panel in frame.panels:
         if isinstance(panel, TextPanel):
-            panels.append(_text(panel, words, alone=len(frame.panels) == 1))
+            panels += _text(panel, words, alone=len(frame.panels) == 1)
         else:
             assert colors is not None
-            panels.append(_picture(panel, colors, small=count > 1))
+            panels += _picture(panel, colors, small=count > 1)
     where = f"step {frame.step}" if frame.stage == "decode" else f"block {frame.block + 1}, step {frame.step + 1}"
     counted = f"{where} · {_counted(frame.forwards, 'forward')} · {_counted(frame.decided, 'token')}"
     status = (
@@ -48,8 +56,8 @@ def render_frame(frame: Frame, words: Words, colors: np.ndarray | None) -> str:
         f'<div class="uni-bar"><i style="width:{100 * frame.done:.1f}%"></i></div>'
     )
     legend = _LEGEND if any(isinstance(panel, TextPanel) for panel in frame.panels) else ""
-    shown = f'<div class="uni-panels">{"".join(panels)}</div>{legend}'
-    return f'<div class="uni-live" data-stage="{escape(frame.stage)}">{status}{shown}</div>'
+    opening = f'<div class="uni-live" data-stage="{escape(frame.stage)}">{status}<div class="uni-panels">'
+    return [opening, *panels, f"</div>{legend}</div>"]
 
 
 def render_idle(title: str, hint: str) -> str:
@@ -110,14 +118,14 @@ def render_filled(text: str, gaps: Sequence[str]) -> str:
     return f'<div class="uni-answer">{"".join(parts)}{escape(rest)}</div>'
 
 
-def data_uri(picture: Image.Image) -> str:
-    """A picture inside a page: PNG with transparency, else JPEG."""
-    buffer, kind = io.BytesIO(), "png" if picture.mode == "RGBA" else "jpeg"
-    picture.save(buffer, format=kind, **({} if kind == "png" else {"quality": 88}))
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+def data_uri(picture: Image.Image, quality: int = 88) -> str:
+    """A picture inside a page, as WebP: without loss if it is transparent, else of a quality up to 100."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="webp", quality=quality, lossless=picture.mode == "RGBA", method=2)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def _text(panel: TextPanel, words: Words, *, alone: bool) -> str:
+def _text(panel: TextPanel, words: Words, *, alone: bool) -> list[str]:
     known = np.flatnonzero(panel.ids != UNDECIDED)
     end = int(known[-1]) + 1 if len(known) else 0
     shown = min(len(panel.ids), end + _MASKS_SHOWN)
@@ -140,10 +148,11 @@ def _text(panel: TextPanel, words: Words, *, alone: bool) -> str:
     more = len(panel.ids) - shown
     rest = f'<span class="uni-more">and {more:,} more</span>' if more else ""
     title = "" if alone else f"<h4>{escape(panel.title)}</h4>"
-    return f'<section class="uni-text">{title}<p>{"".join(spans)}{rest}</p></section>'
+    pieces = ["".join(spans[first : first + _PLACES_TOGETHER]) for first in range(0, len(spans), _PLACES_TOGETHER)]
+    return [f'<section class="uni-text">{title}<p>', *pieces, f"{rest}</p></section>"]
 
 
-def _picture(panel: PicturePanel, colors: np.ndarray, *, small: bool) -> str:
+def _picture(panel: PicturePanel, colors: np.ndarray, *, small: bool) -> list[str]:
     decided = int((panel.codes != UNDECIDED).sum())
     sure = panel.confidence[~np.isnan(panel.confidence)]
     mean = f" · confidence {sure.mean():.2f}" if len(sure) else ""
@@ -158,12 +167,13 @@ def _picture(panel: PicturePanel, colors: np.ndarray, *, small: bool) -> str:
         pixels = f'<figure><div class="uni-blank" style="{ratio}"></div><figcaption>pixels follow</figcaption></figure>'
     else:
         done, steps = panel.decoded or (0, 0)
+        source = data_uri(panel.pixels) if done == steps else data_uri(panel.pixels, _UNFINISHED_QUALITY)
         pixels = (
-            f'<figure><img style="{ratio}" src="{data_uri(panel.pixels)}" alt="the picture"><figcaption>'
+            f'<figure><img style="{ratio}" src="{source}" alt="the picture"><figcaption>'
             f"decoder step {done} of {steps}</figcaption></figure>"
         )
     size = " small" if small else ""
-    return f'<section class="uni-picture{size}">{codes}{pixels}</section>'
+    return [f'<section class="uni-picture{size}">{codes}', f"{pixels}</section>"]
 
 
 def _counted(number: int, noun: str) -> str:

@@ -6,6 +6,7 @@ from importlib.resources import files
 
 import gradio as gr
 
+from unimodal.quickstart.tour import bundled_picture, read_tour
 from unimodal_apps.studio.studio import Studio
 from unimodal_apps.studio.tabs import chat, create, edit, infill, story, understand
 from unimodal_apps.studio.theme import studio_theme
@@ -79,6 +80,7 @@ def launch(
             ssr_mode=False,
             mcp_server=False,
             max_file_size=MOST_BYTES,
+            allowed_paths=[str(bundled_picture(name)) for name in read_tour().pictures],
             theme=studio_theme(),
             css=style,
         )

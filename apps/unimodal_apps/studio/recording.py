@@ -35,8 +35,8 @@ class Recording:
     words: Words
     colors: np.ndarray | None
 
-    def markup(self, number: int) -> str:
-        """Frame `number`, the nearest there is, as HTML."""
+    def markup(self, number: int) -> list[str]:
+        """Frame `number`, the nearest there is, as pieces of HTML."""
         frame = self.frames[min(max(int(number), 0), len(self.frames) - 1)]
         return render_frame(frame, self.words, self.colors)
 

@@ -18,8 +18,8 @@ PAUSE = 0.04
 """Seconds between two frames, unless users choose otherwise."""
 _SLOWEST_REPLAY = 0.08
 _KEPT_SECONDS = 2 * 3600
-_QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 
+_JOINED = "${value.join('')}"
 _PRESS = """() => setTimeout(() => {
   const place = document.getElementById("%s");
   (place.matches("a, button") ? place : place.querySelector("a, button")).click();
@@ -61,7 +61,9 @@ class Workbench:
 
     def __init__(self, studio: Studio, task: str, title: str, hint: str):
         self._studio, self._task = studio, task
-        self.live = gr.HTML(render_idle(title, hint), elem_classes="uni-stage", elem_id=f"{task}-live")
+        self.live = gr.HTML(
+            [render_idle(title, hint)], html_template=_JOINED, elem_classes="uni-stage", elem_id=f"{task}-live"
+        )
         with gr.Row(elem_classes="uni-player"):
             self._scrub = gr.Slider(
                 0,
@@ -90,9 +92,7 @@ class Workbench:
             self._replay = gr.Button(
                 "Replay", size="sm", interactive=False, min_width=84, scale=0, elem_id=f"{task}-replay"
             )
-            self._hold = gr.Button(
-                "Pause", size="sm", interactive=False, min_width=84, scale=0, elem_id=f"{task}-pause"
-            )
+            self._hold = gr.Button("Pause", size="sm", interactive=False, min_width=84, scale=0, elem_id=f"{task}-hold")
             self._gif = gr.Button(
                 "Save GIF", size="sm", interactive=False, min_width=96, scale=0, elem_id=f"{task}-save-gif"
             )
@@ -117,6 +117,7 @@ class Workbench:
         submit: Sequence[Any] = (),
         kept: Sequence[Any] = (),
         begin: Callable[[Work], Values] = lambda work: {},
+        handed: tuple[Any, Any, str] | None = None,
     ) -> None:
         """Wires everything.
 
@@ -128,28 +129,38 @@ class Workbench:
             submit: components whose submission runs it too.
             kept: components that `begin` and `show` also give values for, and that are not emptied.
             begin: what is shown while the run goes on.
+            handed: a component that is no input itself, one that is, and the script that makes the value of the latter
+                from that of the former before a run.
         """
         self._controls, self._prepare, self._begin, self._show = controls, prepare, begin, show
         self._results = list(results)
+        # Components that could show progress are asked for their values at every step; one is enough.
+        quiet: dict[str, Any] = {
+            "show_progress": "hidden",
+            "show_progress_on": self.live,
+            "api_visibility": "private",
+            "concurrency_limit": None,
+        }
         player = [self._replay, self._hold, self._scrub, self._gif, self._trace]
         told = [self.live, self._facts, self._recording, controls.seed, controls.run, controls.stop, *player]
         given = {controls.seed, controls.random, self._speed, *inputs}
-        gr.on(
-            [controls.run.click, *(component.submit for component in submit)],
-            self._run,
-            given,
-            [*told, *results, *kept],
-            **{**_QUIET, "concurrency_limit": 16},
-        )
-        controls.stop.click(self._stop, None, None, queue=False, **_QUIET)
-        self._speed.input(self._set_pause, self._speed, None, queue=False, **_QUIET)
-        self._scrub.input(self._look, [self._recording, self._scrub], self.live, trigger_mode="always_last", **_QUIET)
+        asked = [controls.run.click, *(component.submit for component in submit)]
+        running = (self._run, given, [*told, *results, *kept])
+        if handed is None:
+            gr.on(asked, *running, **{**quiet, "concurrency_limit": 16})
+        else:
+            source, target, script = handed
+            first = gr.on(asked, None, source, target, js=script, **quiet)
+            first.then(*running, **{**quiet, "concurrency_limit": 16})
+        controls.stop.click(self._stop, None, None, queue=False, **quiet)
+        self._speed.input(self._set_pause, self._speed, None, queue=False, **quiet)
+        self._scrub.input(self._look, [self._recording, self._scrub], self.live, trigger_mode="always_last", **quiet)
         playing = self._replay.click(
-            self._play, [self._recording, self._scrub, self._speed], [self.live, self._scrub], **_QUIET
+            self._play, [self._recording, self._scrub, self._speed], [self.live, self._scrub], **quiet
         )
-        self._hold.click(None, None, None, cancels=[playing], **_QUIET)
+        self._hold.click(None, None, None, cancels=[playing], **quiet)
         for button, save in ((self._gif, Recording.save_animation), (self._trace, Recording.save_trace)):
-            saved = button.click(self._saver(save), self._recording, self._file, **_QUIET)
+            saved = button.click(self._saver(save), self._recording, self._file, **quiet)
             # A download needs a link that is there: the hidden button's is, once the file is written.
             saved.success(None, js=_PRESS % f"{self._task}-file")
 
@@ -161,10 +172,10 @@ class Workbench:
             work = self._prepare(seed, values)
             job = studio.runner.submit(owner, Job(work.call, float(values[self._speed] or 0)))
         except ValueError as error:
-            yield {self.live: render_notice("This cannot be run", str(error))}
+            yield {self.live: [render_notice("This cannot be run", str(error))]}
             raise _told(error) from error
         yield {
-            self.live: render_waiting(studio.runner.ahead(job)),
+            self.live: [render_waiting(studio.runner.ahead(job))],
             self._facts: "",
             controls.seed: seed,
             controls.run: gr.update(interactive=False),
@@ -178,7 +189,7 @@ class Workbench:
                 if frame is not None:
                     yield {self.live: render_frame(frame, studio.words, studio.colors(frame))}
                 elif job.state == "waiting":
-                    yield {self.live: render_waiting(studio.runner.ahead(job))}
+                    yield {self.live: [render_waiting(studio.runner.ahead(job))]}
         finally:
             # Nobody looks any more, or the run is over.
             job.stop()
@@ -194,7 +205,7 @@ class Workbench:
             controls.stop: gr.update(interactive=False),
         }
         if job.error is not None:
-            return {**shown, self.live: render_notice("The run failed", _sentence(job.error))}
+            return {**shown, self.live: [render_notice("The run failed", _sentence(job.error))]}
         stopped = job.state == "stopped"
         stats = _cost_so_far(job) if stopped else job.result.stats
         shown[self._facts] = render_facts(studio.facts(stats, seed, stopped=stopped))
@@ -211,7 +222,7 @@ class Workbench:
             )
             shown |= {self.live: recording.markup(last.number), **self._player(recording)}
         elif stopped:
-            shown[self.live] = render_notice("Stopped", "Nothing was made yet.")
+            shown[self.live] = [render_notice("Stopped", "Nothing was made yet.")]
         return shown if stopped else shown | dict(self._show(work, job.result))
 
     def _player(self, recording: Recording | None) -> dict[Any, Any]:

@@ -8,10 +8,12 @@ import gradio as gr
 from unimodal import Pipeline
 from unimodal.output_files import file_name
 from unimodal.quickstart.tour import bundled_picture, read_tour
+from unimodal_apps.requests import as_called
 from unimodal_apps.session import seeded
 from unimodal_apps.studio.frames import Recorder
 from unimodal_apps.studio.inputs import read_uploads
-from unimodal_apps.studio.parameters import DECODER, GUIDANCE, LENGTH, SAMPLING, Parameter, Parameters
+from unimodal_apps.studio.parameters import DECODER, GUIDANCE, LENGTH, SAMPLING, SPRINT, Parameter, Parameters
+from unimodal_apps.studio.pieces import input_column, offer_examples, work_column
 from unimodal_apps.studio.studio import Outcome, Studio, Work
 from unimodal_apps.studio.workbench import Controls, Values, Workbench
 
@@ -43,7 +45,7 @@ def build(studio: Studio) -> None:
     settings = studio.pipe.settings
     draws = not studio.pipe.vocab.is_text_only
     with gr.Row(equal_height=False):
-        with gr.Column(scale=5, min_width=340, elem_classes="uni-inputs"):
+        with input_column(5):
             chatbot = gr.Chatbot(
                 show_label=False,
                 height=430,
@@ -70,10 +72,12 @@ def build(studio: Studio) -> None:
             controls = Controls("chat", "Send")
             anew = gr.Button("New conversation", size="sm")
             parameters = Parameters(
-                (LENGTH, MOST, GUIDANCE, *SAMPLING, DECODER), settings.interleave, {"decoder": settings.decoder.decoder}
+                (LENGTH, MOST, GUIDANCE, *SAMPLING, SPRINT, DECODER),
+                settings.interleave,
+                {"decoder": settings.decoder.decoder},
             )
-            gr.Examples(_examples(draws), [message, pictures], label="Examples", visible_columns=[0])
-        with gr.Column(scale=6, min_width=420, elem_classes="uni-work"):
+            offer_examples(_examples(draws), [message, pictures], [0])
+        with work_column(6):
             bench = Workbench(studio, "chat", "Talk", "Every answer settles here before it joins the conversation.")
             bench.footer()
     conversation = gr.State(Conversation())
@@ -89,14 +93,16 @@ def build(studio: Studio) -> None:
         asked = values[conversation].and_then(
             {"role": "user", "content": parts}, [*({"path": path} for path in uploads), *([text] if text else [])]
         )
-        stated = parameters.stated([values[component] for component in parameters.components])
+        stated = parameters.stated(values)
         if values[pictures]:
             stated["modalities"] = ["text", "image"]
         else:
             stated = {name: value for name, value in stated.items() if name not in _WITH_PICTURES}
 
         def call(pipe: Pipeline, recorder: Recorder) -> Outcome:
-            answer = pipe.chat(asked.messages, generator=seeded(seed), callback_on_step_end=recorder, **stated)
+            answer = pipe.chat(
+                asked.messages, generator=seeded(seed), callback_on_step_end=recorder, **as_called(stated)
+            )
             return Outcome(value=answer, stats=answer.stats)
 
         facts = {"task": "chat", "prompt": text, "model": studio.model, "seed": seed, "arguments": stated}

@@ -7,7 +7,8 @@ import gradio as gr
 from unimodal.quickstart.tour import read_tour
 from unimodal_apps.requests import Request
 from unimodal_apps.studio.inputs import needed, sizes_on_offer
-from unimodal_apps.studio.parameters import DECODER, GUIDANCE, RESCALE, SAMPLING, Parameters
+from unimodal_apps.studio.parameters import DECODER, GUIDANCE, RESCALE, SAMPLING, SPRINT, Parameters
+from unimodal_apps.studio.pieces import input_column, offer_examples, result_gallery, work_column
 from unimodal_apps.studio.requested import requested, saved_pictures
 from unimodal_apps.studio.studio import Outcome, Studio, Work
 from unimodal_apps.studio.workbench import Controls, Values, Workbench
@@ -18,7 +19,7 @@ MOST_PICTURES = 4
 def build(studio: Studio) -> None:
     settings, sizes = studio.pipe.settings, sizes_on_offer(studio.pipe)
     with gr.Row(equal_height=False):
-        with gr.Column(scale=4, min_width=320, elem_classes="uni-inputs"):
+        with input_column():
             prompt = gr.Textbox(
                 label="Prompt",
                 placeholder="a tree and a car in the snow",
@@ -36,29 +37,20 @@ def build(studio: Studio) -> None:
             )
             controls = Controls("create", "Draw")
             more = {"decoder": settings.decoder.decoder}
-            parameters = Parameters((GUIDANCE, RESCALE, *SAMPLING, DECODER), settings.generate, more)
+            parameters = Parameters((GUIDANCE, RESCALE, *SAMPLING, SPRINT, DECODER), settings.generate, more)
             drawings = [[entry.prompt, entry.thinking] for entry in read_tour().drawings]
-            gr.Examples(drawings[:4] + drawings[-1:], [prompt, thinking], label="Examples", visible_columns=[0])
-        with gr.Column(scale=7, min_width=420, elem_classes="uni-work"):
+            offer_examples(drawings[:4] + drawings[-1:], [prompt, thinking], [0])
+        with work_column():
             bench = Workbench(
                 studio, "create", "Describe a picture", "First its codes are filled in, then codes become pixels."
             )
             thoughts = gr.Textbox(label="Thoughts", visible=False, lines=2, interactive=False)
-            gallery = gr.Gallery(
-                label="Pictures",
-                columns=3,
-                fit_columns=False,
-                height="auto",
-                object_fit="contain",
-                interactive=False,
-                visible=False,
-                elem_id="create-gallery",
-            )
+            gallery = result_gallery("Pictures", "create-gallery")
             bench.footer()
 
     def prepare(seed: int, values: Values) -> Work:
         height, width = sizes[values[size]]
-        stated = parameters.stated([values[component] for component in parameters.components])
+        stated = parameters.stated(values)
         if (height, width) != (settings.generate.height, settings.generate.width):
             stated |= {"height": height, "width": width}
         if values[thinking]:

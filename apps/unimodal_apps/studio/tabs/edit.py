@@ -8,26 +8,36 @@ from PIL import Image
 
 from unimodal.quickstart.tour import bundled_picture, read_tour
 from unimodal_apps.requests import Request
-from unimodal_apps.studio.inputs import needed, read_canvas, read_uploads
+from unimodal_apps.studio.inputs import needed, read_canvas, read_uploads, some
 from unimodal_apps.studio.parameters import (
     DECODER,
     PICTURE_GUIDANCE,
     RESCALE,
     SAMPLING,
+    SPRINT,
     TEXT_GUIDANCE,
     Parameters,
+)
+from unimodal_apps.studio.pieces import (
+    input_column,
+    offer_examples,
+    picture_uploads,
+    result_gallery,
+    work_column,
 )
 from unimodal_apps.studio.requested import requested, saved_pictures
 from unimodal_apps.studio.studio import Outcome, Studio, Work
 from unimodal_apps.studio.workbench import Controls, Values, Workbench
 
 _PAINT, _BRUSH = "#cc5f2c", 32
+_PARTS = """(canvas) => [canvas?.background
+  ? [canvas.background, ...(canvas.layers ?? [])].map((image) => ({ image, caption: null })) : []]"""
 
 
 def build(studio: Studio) -> None:
     settings = studio.pipe.settings
     with gr.Row(equal_height=False):
-        with gr.Column(scale=4, min_width=320, elem_classes="uni-inputs"):
+        with input_column():
             canvas = gr.ImageEditor(
                 label="Picture; paint what may change",
                 type="filepath",
@@ -39,48 +49,33 @@ def build(studio: Studio) -> None:
                 elem_id="edit-canvas",
                 elem_classes="uni-canvas",
             )
+            # An editor that is an input uploads all it holds whenever anything happens in the page. So it hands its
+            # parts to a component that does not.
+            parts = gr.Gallery(type="filepath", interactive=True, visible="hidden")
             instruction = gr.Textbox(
                 label="Instruction", placeholder="make the car blue", lines=2, max_lines=6, elem_id="edit-instruction"
             )
             controls = Controls("edit", "Edit")
             with gr.Accordion("More pictures to take from", open=False):
-                others = gr.Gallery(
-                    label="Pictures",
-                    type="filepath",
-                    interactive=True,
-                    columns=3,
-                    fit_columns=False,
-                    height=180,
-                    object_fit="contain",
-                )
-            fields = (TEXT_GUIDANCE, PICTURE_GUIDANCE, RESCALE, *SAMPLING, DECODER)
+                others = picture_uploads()
+            fields = (TEXT_GUIDANCE, PICTURE_GUIDANCE, RESCALE, *SAMPLING, SPRINT, DECODER)
             parameters = Parameters(fields, settings.edit, {"decoder": settings.decoder.decoder})
-            gr.Examples(_examples(), [canvas, others, instruction], label="Examples", visible_columns=[0, 2])
-        with gr.Column(scale=7, min_width=420, elem_classes="uni-work"):
+            offer_examples(_examples(), [canvas, others, instruction], [0, 2])
+        with work_column():
             bench = Workbench(
                 studio, "edit", "Say what to change", "Codes outside a painted mask stay, all others are drawn anew."
             )
             slider = gr.ImageSlider(
                 label="Before and after", max_height=420, interactive=False, visible=False, elem_id="edit-slider"
             )
-            gallery = gr.Gallery(
-                label="Result",
-                columns=3,
-                fit_columns=False,
-                height="auto",
-                object_fit="contain",
-                interactive=False,
-                visible=False,
-            )
+            gallery = result_gallery("Result", "edit-gallery")
             bench.footer()
 
     def prepare(seed: int, values: Values) -> Work:
-        picture, mask = read_canvas(values[canvas])
-        sources = (*picture, *read_uploads(values[others]))
-        if not sources:
-            raise ValueError("There is no picture yet. Upload one, or choose an example.")
+        picture, mask = read_canvas(values[parts])
+        sources = some((*picture, *read_uploads(values[others])))
         text = needed(values[instruction], "The instruction")
-        stated = parameters.stated([values[component] for component in parameters.components])
+        stated = parameters.stated(values)
         return requested(
             studio, Request(task="edit", text=text, seed=seed, sources=sources, mask=mask, arguments=stated)
         )
@@ -92,8 +87,16 @@ def build(studio: Studio) -> None:
         files = saved_pictures(studio, work, outcome.value.images)
         return {slider: gr.update(value=(before, after), visible=True), gallery: gr.update(value=files, visible=True)}
 
-    inputs = [canvas, others, instruction, *parameters.components]
-    bench.connect(controls, inputs, prepare, [slider, gallery], show, submit=[instruction])
+    inputs = [parts, others, instruction, *parameters.components]
+    bench.connect(
+        controls,
+        inputs,
+        prepare,
+        [slider, gallery],
+        show,
+        submit=[instruction],
+        handed=(canvas, parts, _PARTS),
+    )
 
 
 def _examples() -> list[list[Any]]:

@@ -9,6 +9,7 @@ from unimodal_apps.requests import Request
 from unimodal_apps.studio.inputs import needed, read_uploads
 from unimodal_apps.studio.markup import render_filled
 from unimodal_apps.studio.parameters import SAMPLING, Parameter, Parameters
+from unimodal_apps.studio.pieces import input_column, offer_examples, picture_uploads, work_column
 from unimodal_apps.studio.requested import requested
 from unimodal_apps.studio.studio import Outcome, Studio, Work
 from unimodal_apps.studio.workbench import Controls, Values, Workbench
@@ -25,7 +26,7 @@ _DESCRIPTION = "<gap:1> with a <gap> in the center and a <gap>"
 def build(studio: Studio) -> None:
     pictures_work = not studio.pipe.vocab.is_text_only
     with gr.Row(equal_height=False):
-        with gr.Column(scale=4, min_width=320, elem_classes="uni-inputs"):
+        with input_column():
             text = gr.Textbox(
                 label="Text with gaps",
                 info="<gap> is a gap of free length, <gap:2> one of two tokens.",
@@ -37,15 +38,7 @@ def build(studio: Studio) -> None:
             controls = Controls("infill", "Fill in")
             with gr.Accordion("What the text answers", open=False, visible=pictures_work):
                 question = gr.Textbox(label="Question", placeholder="describe the picture.", lines=1, max_lines=4)
-                pictures = gr.Gallery(
-                    label="Pictures",
-                    type="filepath",
-                    interactive=True,
-                    columns=3,
-                    fit_columns=False,
-                    height=180,
-                    object_fit="contain",
-                )
+                pictures = picture_uploads()
             parameters = Parameters(
                 (GAP_LENGTH, *SAMPLING), studio.pipe.settings.understand, {"gap_length": _GAP_LENGTH}
             )
@@ -53,8 +46,8 @@ def build(studio: Studio) -> None:
             if pictures_work:
                 last = read_tour().questions[-1]
                 examples.append([_DESCRIPTION, last.question, [str(bundled_picture(last.picture))]])
-            gr.Examples(examples, [text, question, pictures], label="Examples", visible_columns=[0])
-        with gr.Column(scale=7, min_width=420, elem_classes="uni-work"):
+            offer_examples(examples, [text, question, pictures], [0])
+        with work_column():
             bench = Workbench(
                 studio, "infill", "Leave gaps in a text", "Only the gaps are masked; the words around them stay."
             )
@@ -62,7 +55,7 @@ def build(studio: Studio) -> None:
             bench.footer()
 
     def prepare(seed: int, values: Values) -> Work:
-        stated = parameters.stated([values[component] for component in parameters.components])
+        stated = parameters.stated(values)
         gapped = needed(values[text], "The text")
         sources = read_uploads(values[pictures])
         if values[question] and values[question].strip():

@@ -14,10 +14,12 @@ from unimodal_apps.studio.parameters import (
     IMAGE_STEPS,
     LENGTH,
     SAMPLING,
+    SPRINT,
     TEXT_GUIDANCE,
     Parameter,
     Parameters,
 )
+from unimodal_apps.studio.pieces import input_column, offer_examples, picture_uploads, work_column
 from unimodal_apps.studio.requested import requested, saved_pictures
 from unimodal_apps.studio.studio import Outcome, Studio, Work
 from unimodal_apps.studio.workbench import Controls, Values, Workbench
@@ -32,32 +34,24 @@ OTHER_STORIES = (
 def build(studio: Studio) -> None:
     settings = studio.pipe.settings
     with gr.Row(equal_height=False):
-        with gr.Column(scale=4, min_width=320, elem_classes="uni-inputs"):
+        with input_column():
             prompt = gr.Textbox(
                 label="Prompt", placeholder=OTHER_STORIES[0], lines=3, max_lines=8, elem_id="story-prompt"
             )
             controls = Controls("story", "Tell")
-            fields = (MOST, LENGTH, IMAGE_STEPS, GUIDANCE, TEXT_GUIDANCE, *SAMPLING, DECODER)
+            fields = (MOST, LENGTH, IMAGE_STEPS, GUIDANCE, TEXT_GUIDANCE, *SAMPLING, SPRINT, DECODER)
             parameters = Parameters(fields, settings.interleave, {"decoder": settings.decoder.decoder})
             with gr.Accordion("Pictures to begin with", open=False):
-                pictures = gr.Gallery(
-                    label="Pictures",
-                    type="filepath",
-                    interactive=True,
-                    columns=3,
-                    fit_columns=False,
-                    height=180,
-                    object_fit="contain",
-                )
-            gr.Examples([[read_tour().story], *([text] for text in OTHER_STORIES)], [prompt], label="Examples")
-        with gr.Column(scale=7, min_width=420, elem_classes="uni-work"):
+                pictures = picture_uploads()
+            offer_examples([[read_tour().story], *([text] for text in OTHER_STORIES)], [prompt])
+        with work_column():
             bench = Workbench(studio, "story", "Begin a story", "Sentences and pictures follow one another.")
             story = gr.HTML(elem_classes="uni-result", elem_id="story-told")
             files = gr.Files(label="Pictures of the story", visible=False, interactive=False)
             bench.footer()
 
     def prepare(seed: int, values: Values) -> Work:
-        stated = parameters.stated([values[component] for component in parameters.components])
+        stated = parameters.stated(values)
         sources = read_uploads(values[pictures])
         text = needed(values[prompt], "The prompt")
         return requested(studio, Request(task="interleave", text=text, seed=seed, sources=sources, arguments=stated))
