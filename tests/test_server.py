@@ -1,8 +1,10 @@
 """The server over a real socket, mostly through the official client, against what the pipeline does in Python."""
 
+import dataclasses
 import json
 from collections.abc import Iterator
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, get_type_hints
 
 import httpx
 import openai
@@ -11,11 +13,17 @@ from PIL import Image, ImageDraw
 from quick_pipeline import QUICK, gradient, seeded
 from quick_server import asking, encoded, opened, served_pipeline
 
+from unimodal.diffusion.sprint import SprintOptions
+from unimodal.jobs.options import InterleavedSampling
+from unimodal.jobs.options import Sampling as Options
 from unimodal.pipeline import Pipeline
+from unimodal_apps.server.chat_requests import ChatRequest
+from unimodal_apps.server.image_requests import EditFields, GenerationRequest, Sprint
 from unimodal_apps.server.options import ServerOptions
 from unimodal_apps.server.run import running
 
 OPTIONS = ServerOptions(model="golden", max_drawn_pixels=100_000)
+TALK = [{"role": "user", "content": "hi"}]
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +183,88 @@ def test_a_stream_is_the_answer_in_pieces(client: openai.OpenAI, picture: Image.
     assert chunks[-1].usage == whole.usage and not chunks[-1].choices
 
 
+WAYS: list[dict[str, Any]] = [
+    {"preset": "fast", "threshold": 0.5},
+    {"policy": "remasking", "remasking": "top_k_margin", "num_inference_steps": 3, "span": "sequence"},
+    {"policy": "adaptive", "minimal_topk": 2, "threshold": 0.3},
+    {"policy": "editing", "editing_threshold": 0.2, "max_post_steps": 3, "block_length": 8},
+    {"policy": "ancestral", "temperature": 1.0, "num_inference_steps": 3, "span": "answer"},
+    {"sprint": {"text_keep_ratio": 0.5, "confidence_alpha": 1.0, "cache_warmup_steps": 1}, "block_length": 8},
+]
+
+
+@pytest.mark.parametrize("way", [*WAYS, {"policy": "cosine", "choice_temperature": 2.0}])
+def test_drawings_are_sampled_as_they_ask(client: openai.OpenAI, pipe: Pipeline, way: dict[str, Any]) -> None:
+    result = client.images.generate(prompt="a red circle", extra_body={"seed": 5, "decoder_steps": 2, **way})
+    expected = pipe.generate("a red circle", generator=seeded(5), decoder_steps=2, **in_python(way))
+    assert result.data is not None and result.data[0].b64_json is not None
+    assert opened(result.data[0].b64_json).tobytes() == expected.images[0].tobytes()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("way", WAYS)
+def test_answers_are_sampled_as_they_ask(
+    client: openai.OpenAI, pipe: Pipeline, picture: Image.Image, way: dict[str, Any], stream: bool
+) -> None:
+    request: dict[str, Any] = {"model": "golden", "messages": asking(picture), "max_tokens": 20, "seed": 3}
+    answer: Any = client.chat.completions.create(**request, stream=stream, extra_body=way)
+    expected = pipe.understand(picture, "what is this?", gen_length=20, generator=seeded(3), **in_python(way))
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in answer) if stream else None
+    assert expected.text == (text if stream else answer.choices[0].message.content)
+
+
+def test_forms_take_the_same_ways(client: openai.OpenAI, pipe: Pipeline, picture: Image.Image) -> None:
+    for way in (WAYS[1], WAYS[-1]):
+        body = way | {name: json.dumps(value) for name, value in way.items() if isinstance(value, dict)}
+        body |= {"seed": 2, "decoder_steps": 2}
+        result = client.images.edit(image=encoded(picture), prompt="make it green", extra_body=body)
+        expected = pipe.edit(picture, "make it green", generator=seeded(2), decoder_steps=2, **in_python(way))
+        assert result.data is not None and result.data[0].b64_json is not None
+        assert opened(result.data[0].b64_json).tobytes() == expected.images[0].tobytes()
+    with pytest.raises(openai.BadRequestError, match="sprint: it must be a JSON object"):
+        client.images.edit(image=encoded(picture), prompt="make it green", extra_body={"sprint": "half"})
+
+
+def in_python(way: dict[str, Any]) -> dict[str, Any]:
+    return way | ({"sprint": SprintOptions(**way["sprint"])} if "sprint" in way else {})
+
+
+def test_requests_have_all_ways_to_sample() -> None:
+    assert set(Sprint.model_fields) == {field.name for field in dataclasses.fields(SprintOptions)}
+    for fields, options in ((GenerationRequest, Options), (ChatRequest, InterleavedSampling), (EditFields, Options)):
+        # The length of a text has other names in OpenAI's protocol.
+        assert set(get_type_hints(options)) - {"gen_length"} <= set(fields.model_fields)
+        assert "sprint" in fields.model_fields
+
+
+def test_conversations_share_calls(client: openai.OpenAI, pipe: Pipeline, picture: Image.Image, url: str) -> None:
+    talks = [
+        [*asking(picture), {"role": "assistant", "content": "a cat"}, {"role": "user", "content": f"and {number}?"}]
+        for number in range(3)
+    ] + [[{"role": "user", "content": f"hello {number}"}] for number in range(3)]
+
+    def answer(number: int) -> Any:
+        body = {"block_length": 16, "temperature": 1.0}
+        return client.chat.completions.create(model="golden", messages=talks[number], seed=number, extra_body=body)
+
+    def counted(kind: str) -> float:
+        lines = httpx.get(f"{url}/metrics").text.splitlines()
+        [value] = [line.split()[1] for line in lines if line.startswith(f'unimodal_batch_samples_{kind}{{task="ask"}}')]
+        return float(value)
+
+    alone = [answer(number) for number in range(6)]
+    before = counted("count")
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(answer, range(6)))
+    assert counted("count") - before < 6
+    for first, second in zip(alone, together, strict=True):
+        assert first.choices[0].message.content == second.choices[0].message.content and first.usage == second.usage
+    parts = [{"type": "image", "image": picture}, {"type": "text", "text": "what is this?"}]
+    talk = [{"role": "user", "content": parts}, *talks[1][1:]]
+    expected = pipe.chat(talk, generator=seeded(1), block_length=16, temperature=1.0)
+    assert alone[1].choices[0].message.content == expected.text
+
+
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/images/generations", {}, "prompt"),
     ("/v1/images/generations", {"prompt": ""}, "prompt"),
@@ -184,6 +274,17 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/images/generations", {"prompt": "a", "style": "vivid"}, "style"),
     ("/v1/images/generations", {"prompt": "a", "num_inference_steps": 10**6}, "num_inference_steps"),
     ("/v1/images/generations", {"prompt": "a" * 40_000}, "prompt"),
+    ("/v1/images/generations", {"prompt": "a", "preset": "slow"}, "preset"),
+    ("/v1/images/generations", {"prompt": "a", "policy": "luck"}, "policy"),
+    ("/v1/images/generations", {"prompt": "a", "policy": "quota", "remasking": "random"}, "remasking"),
+    ("/v1/images/generations", {"prompt": "a", "policy": "threshold", "num_inference_steps": 2}, "num_inference_steps"),
+    ("/v1/images/generations", {"prompt": "a", "thinking_gen_length": 4}, "thinking_gen_length"),
+    ("/v1/images/generations", {"prompt": "a", "sprint": {"text_keep_ratio": 2}}, "sprint.text_keep_ratio"),
+    ("/v1/images/generations", {"prompt": "a", "sprint": {"ratio": 0.5}}, "sprint.ratio"),
+    ("/v1/images/generations", {"prompt": "a", "policy": "editing", "max_post_steps": 10**6}, "max_post_steps"),
+    ("/v1/chat/completions", {"messages": TALK, "policy": "cosine"}, "policy"),
+    ("/v1/chat/completions", {"messages": TALK, "guidance_scale": 2.0}, "guidance_scale"),
+    ("/v1/chat/completions", {"messages": TALK, "max_image_tokens": 10**6}, "max_image_tokens"),
     ("/v1/chat/completions", {"messages": []}, "messages"),
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": ""}]}, "messages[0].content"),
     ("/v1/chat/completions", {"messages": [{"role": "robot", "content": "hello"}]}, "messages.0.role"),
@@ -213,6 +314,9 @@ def test_the_document_describes_this_server(url: str) -> None:
     generation = document["components"]["schemas"]["GenerationRequest"]["properties"]
     assert "256x256" in generation["size"]["enum"] and "1024x1024" not in generation["size"]["enum"]
     assert generation["n"]["maximum"] == OPTIONS.max_images
+    talk = document["components"]["schemas"]["ChatRequest"]["properties"]
+    assert "cosine" in generation["policy"]["anyOf"][0]["enum"] and "fast" in talk["preset"]["anyOf"][0]["enum"]
+    assert "cosine" not in talk["policy"]["anyOf"][0]["enum"] and "random" in talk["remasking"]["anyOf"][0]["enum"]
     assert not [path for path, operations in document["paths"].items() if "422" in json.dumps(list(operations))]
 
 

@@ -4,6 +4,7 @@ import asyncio
 import copy
 import http.server
 import itertools
+import json
 import os
 import signal
 import socket
@@ -20,8 +21,8 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
-from quick_pipeline import GOLDEN, gradient
-from quick_server import encoded, served_pipeline, showing
+from quick_pipeline import GOLDEN, gradient, seeded
+from quick_server import encoded, opened, served_pipeline, showing
 
 import unimodal
 import unimodal_apps
@@ -51,26 +52,30 @@ class Held:
         self.free = threading.Event()
         self.calls: list[list[str]] = []
         self.ended: list[str] = []
+        self.dropped: set[int] = set()
         self.pipe = copy.copy(pipe)
         self.pipe.generate = self.generate  # type: ignore[method-assign]
 
     def generate(self, prompt: Sequence[str], *, callback_on_step_end: Any, **options: Any) -> GenerateOutput:
         self.calls.append(list(prompt))
+        self.dropped = set()
         try:
             if "bad" in prompt:
                 raise ValueError("prompt: got 'bad', it must be good")
             if "broken" in prompt:
                 raise RuntimeError("a kernel failed")
             for step in itertools.count():
-                callback_on_step_end(self.pipe, step, step, {})
+                self.dropped.update((callback_on_step_end(self.pipe, step, step, {}) or {}).get("dropped", ()))
                 if self.free.wait(0.01):
                     break
         except Exception as error:
             self.ended.append(type(error).__name__)
             raise
         self.ended.append("done")
-        images = [Image.new("RGB", (8, 8), (len(text), 0, 0)) for text in prompt]
-        return GenerateOutput(images=images, codes=[], thinking=None, stats=Stats(forwards=1, tokens=len(prompt)))
+        stayed = [text for place, text in enumerate(prompt) if place not in self.dropped]
+        images = [Image.new("RGB", (8, 8), (len(text), 0, 0)) for text in stayed]
+        stats = Stats(forwards=1, tokens=len(prompt))
+        return GenerateOutput(images=images, codes=[], thinking=None, dropped=sorted(self.dropped), stats=stats)
 
 
 @pytest.fixture
@@ -160,21 +165,66 @@ def test_those_who_stay_go_on_without_those_who_left(held: Held) -> None:
     with running(held.pipe, ServerOptions()) as url, clients(url) as (client, pool):
         first = leave(url, b'{"prompt": "first"}')
         wait_until(lambda: state(client) == (1, 0))
-        leavers = [leave(url, b'{"prompt": "leaves"}') for _ in range(2)]
-        stays = [pool.submit(client.post, DRAW, json={"prompt": "stays"}) for _ in range(2)]
-        wait_until(lambda: state(client) == (1, 4))
+        leavers, stays = [], []
+        for number in range(2):
+            leavers.append(leave(url, b'{"prompt": "leaves", "n": 2}'))
+            wait_until(lambda number=number: state(client) == (1, 2 * number + 1))
+            stays.append(pool.submit(client.post, DRAW, json={"prompt": "stays" * (number + 1)}))
+            wait_until(lambda number=number: state(client) == (1, 2 * number + 2))
         first.close()
         wait_until(lambda: len(held.calls) == 2)
-        assert sorted(held.calls[1]) == ["leaves", "leaves", "stays", "stays"]
-        leavers[0].close()
-        wait_until(lambda: state(client) == (3, 0))
-        time.sleep(0.1)
-        assert len(held.calls) == 2
+        assert held.calls[1] == ["leaves", "leaves", "stays", "leaves", "leaves", "staysstays"]
         leavers[1].close()
-        wait_until(lambda: len(held.calls) == 3)
-        assert held.calls[2] == ["stays", "stays"]
+        wait_until(lambda: held.dropped == {3, 4})
+        assert state(client) == (3, 0)
+        leavers[0].close()
+        wait_until(lambda: held.dropped == {0, 1, 3, 4})
         held.free.set()
-        assert [answer.result().status_code for answer in stays] == [200, 200]
+        answers = [answer.result() for answer in stays]
+        assert [answer.status_code for answer in answers] == [200, 200]
+        pictures = [opened(answer.json()["data"][0]["b64_json"]) for answer in answers]
+        assert [picture.getpixel((0, 0)) for picture in pictures] == [(5, 0, 0), (10, 0, 0)]
+        assert len(held.calls) == 2
+
+
+def test_a_neighbour_that_leaves_makes_the_forward_smaller_and_nothing_else(pipe: Pipeline) -> None:
+    """Drawings have two branches of guidance, so the first alone makes two rows, and three together six."""
+    body = {"num_inference_steps": 6, "threshold": 1.0, "temperature": 1.0, "decoder_steps": 2}
+    rows: list[int] = []
+    reached, go = ({count: threading.Event() for count in (2, 6)} for _ in range(2))
+
+    def pause(module: Any, inputs: Any) -> None:
+        rows.append(len(inputs[0]))
+        if rows[-1] in reached:
+            reached[rows[-1]].set()
+            assert go[rows[-1]].wait(60)
+
+    hook = pipe.backbone.register_forward_pre_hook(pause)
+    try:
+        with running(pipe, ServerOptions()) as url, clients(url) as (client, pool):
+            first = pool.submit(client.post, DRAW, json={"prompt": "first", **body})
+            assert reached[2].wait(60)
+            leaver = leave(url, json.dumps({"prompt": "leaves", **body}).encode())
+            wait_until(lambda: state(client) == (1, 1))
+            stays = [
+                pool.submit(client.post, DRAW, json={"prompt": "a cat", "seed": seed, **body}) for seed in range(2)
+            ]
+            wait_until(lambda: state(client) == (1, 3))
+            go[2].set()
+            assert first.result().status_code == 200 and reached[6].wait(60)
+            leaver.close()
+            wait_until(lambda: state(client) == (2, 0))
+            seen = len(rows)
+            go[6].set()
+            answers = [answer.result() for answer in stays]
+    finally:
+        for event in go.values():
+            event.set()
+        hook.remove()
+    assert len(rows) > seen and set(rows[seen:]) == {4}
+    for seed, answer in enumerate(answers):
+        alone = pipe.generate("a cat", generator=seeded(seed), **body).images[0]
+        assert opened(answer.json()["data"][0]["b64_json"]).tobytes() == alone.tobytes()
 
 
 def test_a_full_queue_and_a_long_wait_have_their_status(held: Held) -> None:

@@ -39,7 +39,7 @@ from unimodal_apps.server.waiting import Place, answered
 
 router = APIRouter(prefix="/v1/chat", tags=["chat"])
 
-# What a question about pictures has options for; with any other it is a conversation like all others.
+# What an answer of text alone has options for; with any other the pipeline says what is missing.
 ASKING = {*Sampling.model_fields, "gen_length", "eos_early_stop"}
 ERRORS = declared(400, 401, 404, 408, 413, 429, 500, 503, 504)
 EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
@@ -97,10 +97,8 @@ async def _task(body: ChatRequest, seed: int, limits: Limits) -> Chat | Ask:
         for message in body.messages
     ]
     modalities = body.modalities or ["text"]
-    if not body.stream and "image" not in modalities and set(options) <= ASKING:
-        asked = _asked(messages)
-        if asked is not None:
-            return Ask(seed=seed, options=options, pictures=asked[0], question=asked[1])
+    if not body.stream and set(modalities) == {"text"} and set(options) <= ASKING:
+        return Ask(seed=seed, options=options, messages=messages)
     return Chat(seed=seed, options=options, messages=messages, modalities=modalities)
 
 
@@ -116,19 +114,10 @@ def _options(body: ChatRequest, limits: Limits) -> dict[str, Any]:
         if length is not None:
             limits.check_most(name, length, limits.options.max_text_tokens)
             options["gen_length"] = length
-    if options.get("max_images") is not None:
-        limits.check_most("max_images", options["max_images"], limits.options.max_images)
+    for name, most in (("max_images", limits.options.max_images), ("max_image_tokens", limits.max_codes)):
+        if name in options:
+            limits.check_most(name, options[name], most)
     return options
-
-
-def _asked(messages: Sequence[dict[str, Any]]) -> tuple[list[Image.Image], str] | None:
-    """Pictures and question, if that is the whole conversation."""
-    if len(messages) > 1 or messages[0]["role"] != "user" or isinstance(messages[0]["content"], str):
-        return None
-    parts = messages[0]["content"]
-    pictures = [part["image"] for part in parts if part["type"] == "image"]
-    texts = [part["text"] for part in parts if part["type"] == "text" and part["text"].strip()]
-    return (pictures, texts[0]) if pictures and len(texts) == 1 else None
 
 
 async def _part(part: TextPart | PicturePart, limits: Limits) -> dict[str, Any]:

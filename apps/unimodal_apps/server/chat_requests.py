@@ -49,6 +49,7 @@ class ChatOptions(Sampling):
     image_guidance_scale: Scale | None = None
     guidance_rescale: Share | None = None
     max_images: int | None = Field(default=None, ge=0, description="Pictures in the answer at most.")
+    max_image_tokens: int | None = Field(default=None, ge=1, description="The answer ends before a larger picture.")
     decoder: Literal["turbo", "normal"] | None = None
     decoder_steps: int | None = Field(default=None, ge=2, description="Steps of the pixel decoder.")
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from unimodal import Stats
 from unimodal.results import ChatEnd, ChatPicture, ChatStep, ChatText, FinishReason
-from unimodal_apps.server.tasks import Call, Task
+from unimodal_apps.server.tasks import Call, Task, shares
 
 Ended = Literal["stop", "length"]
 
@@ -35,7 +35,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Chat(Task):
-    """A conversation that is answered by itself.
+    """A conversation that is answered by itself: in pieces, or with pictures.
 
     Args:
         messages: as `Pipeline.chat` takes them.
@@ -83,10 +83,13 @@ class Chat(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class Ask(Task):
-    """One question about pictures, which `understand` asks as `chat` does, and together with others."""
+    """A conversation that is answered with a text in one piece, together with others.
 
-    pictures: Sequence[Image.Image]
-    question: str
+    Args:
+        messages: as `Pipeline.chat` takes them.
+    """
+
+    messages: Sequence[Mapping[str, Any]]
 
     kind = "ask"
     modalities = ("text",)
@@ -95,25 +98,26 @@ class Ask(Task):
     def together(cls, call: Call, tasks: Sequence[Ask]) -> tuple[list[Any], Stats]:
         prompts: list[int] = []
 
-        def watch(pipe: Any, step: int, timestep: int, values: dict[str, Any]) -> None:
+        def watch(pipe: Any, step: int, timestep: int, values: dict[str, Any]) -> object:
             if step == 0:
                 prompts.extend(map(len, values["state"].plan.prompts))
-            call.watch(pipe, step, timestep, values)
+            return call.watch(pipe, step, timestep, values)
 
-        result = call.pipe.understand(
-            [list(task.pictures) for task in tasks],
-            [task.question for task in tasks],
+        result = call.pipe.chat_batch(
+            [task.messages for task in tasks],
             generator=call.generators(tasks),
             callback_on_step_end=watch,
             **tasks[0].options,
         )
         eos = call.pipe.vocab.eos_id
+        answers = shares(tasks, zip(result.texts, result.tokens, strict=True), result.dropped)
         return [
+            # Nobody waits for what was dropped.
             Answer(
-                segments=[text] if text else [],
-                ended="stop" if tokens[-1] == eos else "length",
-                tokens=len(tokens),
+                segments=[text for text, _ in own if text],
+                ended="stop" if all(tokens[-1] == eos for _, tokens in own) else "length",
+                tokens=sum(len(tokens) for _, tokens in own),
                 prompt_tokens=prompt,
             )
-            for text, tokens, prompt in zip(result.texts, result.tokens, prompts, strict=True)
+            for own, prompt in zip(answers, prompts, strict=True)
         ], result.stats

@@ -3,14 +3,15 @@
     request ──submit──▶ queue ──tasks with the same key──▶ one pipeline call ──▶ tickets ──▶ answers
 
 The oldest request decides what runs next; others like it join its call up to the batch size. Every request has its
-own generator, so whom it shares a call with changes nothing in its answer.
+own generator, so whom it shares a call with changes nothing in its answer, and who leaves a call is left out of its
+next step.
 """
 
 import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from unimodal_apps.server.decoding import Unwanted, independent
 from unimodal_apps.server.errors import ApiError, ClientGone, bad_request
 from unimodal_apps.server.metrics import Metrics
 from unimodal_apps.server.options import ServerOptions
-from unimodal_apps.server.tasks import Call, Task
+from unimodal_apps.server.tasks import Call, Task, places_of
 
 logger = logging.getLogger(__name__)
 
@@ -182,11 +183,15 @@ class Engine:
         if not batch:
             return
 
-        def watch(pipe: Any, step: int, timestep: int, values: dict[str, Any]) -> None:
-            if 2 * _samples(ticket for ticket in batch if ticket.left) >= _samples(batch):
-                raise Unwanted
-
         tasks = [ticket.task for ticket in batch]
+        places = places_of(tasks)
+
+        def watch(pipe: Any, step: int, timestep: int, values: dict[str, Any]) -> Mapping[str, Any] | None:
+            gone = [part for part, ticket in zip(places, batch, strict=True) if ticket.left]
+            if len(gone) == len(batch):
+                raise Unwanted
+            return {"dropped": [place for part in gone for place in part]} if gone else None
+
         call = Call(
             pipe=self._pipe,
             decoder=self._decoder,
@@ -197,9 +202,6 @@ class Engine:
         try:
             answers, stats = type(tasks[0]).together(call, tasks)
         except Unwanted:
-            # Half of the call was for nobody: those who stay begin again without it, and are done earlier. What they
-            # get is the same, and it cannot happen to them often, since their number is halved each time.
-            self._run(batch)
             return
         except Exception as error:
             if len(batch) > 1:

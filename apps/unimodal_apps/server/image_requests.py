@@ -1,9 +1,12 @@
 """What the endpoints for pictures take and give; names as in OpenAI's API, then those of the pipeline."""
 
+import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from unimodal.diffusion.options import Span
+from unimodal.diffusion.sprint import SprintOptions
 from unimodal_apps.server.pictures import OutputFormat
 
 Steps = Annotated[int, Field(ge=1, description="Steps per block.")]
@@ -11,6 +14,16 @@ Scale = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 SEEDS = 2**53
+
+
+def from_json(value: Any) -> Any:
+    """An object that came as text, as all fields of a form do."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError("it must be a JSON object") from None
 
 
 class Strict(BaseModel):
@@ -30,15 +43,37 @@ class Strict(BaseModel):
         }
 
 
-class Sampling(Strict):
-    """How blocks are filled; left out it is as the checkpoint says."""
+class Sprint(Strict):
+    """Steps that read only a part of what came before (SPRINT); what is left out is the paper's."""
 
+    text_keep_ratio: Share | None = Field(default=None, description="Share of the text that is read.")
+    image_keep_ratio: Share | None = Field(default=None, description="Share of the picture codes that are read.")
+    confidence_alpha: Share | None = Field(default=None, description="1 ranks by keys alone, 0 by confidence alone.")
+    cache_warmup_steps: int | None = Field(default=None, ge=1, description="Steps of a block that read everything.")
+
+    def options(self) -> SprintOptions:
+        return SprintOptions(**self.model_dump(exclude_none=True))
+
+
+class Sampling(Strict):
+    """How blocks are filled; left out it is as the checkpoint says, and what a policy has no use for is refused."""
+
+    preset: str | None = Field(default=None, description="What is stated beside it counts more.")
+    policy: str | None = Field(default=None, description="Which positions a step fills.")
     num_inference_steps: Steps | None = None
     block_length: int | None = Field(default=None, ge=1, le=1024, description="Positions that are filled together.")
     threshold: Share | None = Field(default=None, description="A token surer than this is settled at once.")
     temperature: float | None = Field(default=None, ge=0, le=10, description="0 takes the likeliest token.")
     top_k: int | None = Field(default=None, ge=1, le=2**20)
     top_p: float | None = Field(default=None, gt=0, le=1)
+    span: Span | None = Field(default=None, description="What is filled together: blocks, the answer, or all.")
+    minimal_topk: int | None = Field(default=None, ge=1, description="Tokens that a step settles at least.")
+    remasking: str | None = Field(default=None, description="The score by which positions take turns.")
+    reveal_length: int | None = Field(default=None, ge=1, description="Positions that are filled in one piece.")
+    choice_temperature: float | None = Field(default=None, ge=0, le=100, description="Noise on the score.")
+    editing_threshold: Share | None = Field(default=None, description="A token surer than this replaces another.")
+    max_post_steps: int | None = Field(default=None, ge=0, description="Steps of a full block that is edited.")
+    sprint: Sprint | None = None
 
 
 class PictureRequest(Sampling):
@@ -64,6 +99,8 @@ class PictureRequest(Sampling):
 class GenerationRequest(PictureRequest):
     guidance_scale: Scale | None = Field(default=None, description="How much the prompt weighs; 1 is no guidance.")
     thinking: bool = Field(default=False, description="The model first writes what it will draw.")
+    thinking_num_inference_steps: Steps | None = None
+    thinking_gen_length: int | None = Field(default=None, ge=1, description="Tokens of the thoughts at most.")
 
 
 class EditFields(PictureRequest):
@@ -72,6 +109,7 @@ class EditFields(PictureRequest):
     text_guidance_scale: Scale | None = Field(default=None, description="How much the prompt weighs.")
     image_guidance_scale: Scale | None = Field(default=None, description="How much the pictures weigh.")
     mask_feather: int | None = Field(default=None, ge=0, le=1024, description="Pixels over which the mask fades out.")
+    sprint: Annotated[Sprint | None, BeforeValidator(from_json)] = None
 
 
 class DrawnPicture(BaseModel):
@@ -92,5 +130,9 @@ class PicturesResponse(BaseModel):
 
 def stated(request: BaseModel, *names: str) -> dict[str, Any]:
     """The arguments of the pipeline that a request states."""
-    values = request.model_dump(include=set(names))
-    return {name: value for name, value in values.items() if value is not None}
+    values = {name: getattr(request, name) for name in names}
+    return {
+        name: value.options() if isinstance(value, Sprint) else value
+        for name, value in values.items()
+        if value is not None
+    }

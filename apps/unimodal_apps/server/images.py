@@ -32,6 +32,7 @@ router = APIRouter(prefix="/v1/images", tags=["images"])
 SAMPLING = tuple(Sampling.model_fields)
 DRAWING = (*SAMPLING, "negative_prompt", "guidance_rescale", "decoder", "decoder_steps")
 EDITING = "text_guidance_scale", "image_guidance_scale", "mask_feather"
+THINKING = "thinking_num_inference_steps", "thinking_gen_length"
 FILES = "image", "image[]", "mask"
 SERVED = "/v1/images/files"
 ERRORS = declared(400, 401, 404, 408, 413, 429, 500, 503, 504)
@@ -41,7 +42,12 @@ ERRORS = declared(400, 401, 404, 408, 413, 429, 500, 503, 504)
 async def generations(request: Request, body: Annotated[GenerationRequest, Body()]) -> PicturesResponse:
     """Draws `n` pictures of a prompt."""
     limits: Limits = request.app.state.limits
-    options = limits.checked(body) | stated(body, *DRAWING, "guidance_scale", "thinking")
+    options = limits.checked(body) | stated(body, *DRAWING, "guidance_scale", "thinking", *THINKING)
+    for name in THINKING:
+        if name in options and not body.thinking:
+            raise ApiError(400, f"{name}: got {options[name]}, it needs thinking", param=name, code="invalid_value")
+    if body.thinking_gen_length is not None:
+        limits.check_most("thinking_gen_length", body.thinking_gen_length, limits.options.max_text_tokens)
     task = tasks.Generate(seed=_seed(body), prompt=body.prompt, count=body.n, options=options)
     return await _response(request, body, task.seed, await answered(request, task))
 

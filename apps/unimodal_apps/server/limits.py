@@ -9,7 +9,10 @@ from unimodal.picture_input import DRAWN_SCALE
 from unimodal_apps.server.errors import ApiError
 from unimodal_apps.server.options import ServerOptions
 
-STEPS = "num_inference_steps", "decoder_steps", "image_num_inference_steps"
+STEPS = (
+    *("num_inference_steps", "image_num_inference_steps", "thinking_num_inference_steps", "max_post_steps"),
+    "decoder_steps",
+)
 
 
 class Limits:
@@ -17,11 +20,14 @@ class Limits:
 
     Attributes:
         sizes: WIDTHxHEIGHT of every picture that may be asked for.
+        max_codes: codes of the largest picture.
     """
 
     def __init__(self, pipe: Pipeline, options: ServerOptions) -> None:
         self.options = options
-        sides = sorted(side * DRAWN_SCALE * pipe.patch_size for side in pipe.vocab.size_ids)
+        pixels = DRAWN_SCALE * pipe.patch_size
+        sides = sorted(side * pixels for side in pipe.vocab.size_ids)
+        self.max_codes = max(1, options.max_drawn_pixels // pixels**2)
         self.sizes = {
             f"{width}x{height}": (width, height)
             for height in sides

@@ -4,6 +4,9 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from unimodal.diffusion.policies import POLICIES, make_policy
+from unimodal.diffusion.policies.scores import ALL
+from unimodal.settings import preset_names
 from unimodal_apps.server.gate import GUARDED
 from unimodal_apps.server.image_requests import EditFields
 from unimodal_apps.server.images import SERVED
@@ -64,8 +67,19 @@ def _edit_form(limits: Limits) -> dict[str, Any]:
 
 def _limit(properties: dict[str, Any], limits: Limits) -> None:
     options = limits.options
-    most = {"max_images": options.max_images} | dict.fromkeys(STEPS, options.max_steps)
-    most |= dict.fromkeys(("max_tokens", "max_completion_tokens"), options.max_text_tokens)
+    most = {"max_images": options.max_images, "max_image_tokens": limits.max_codes}
+    most |= dict.fromkeys(STEPS, options.max_steps)
+    most |= dict.fromkeys(("max_tokens", "max_completion_tokens", "thinking_gen_length"), options.max_text_tokens)
+    # Answers hold text, also those with pictures, and not every policy can end a text.
+    ends_text = "max_images" in properties
+    named = {
+        "preset": list(preset_names()),
+        "policy": [name for name in POLICIES if make_policy(name).ends_text or not ends_text],
+        "remasking": list(ALL),
+    }
+    for name, values in named.items():
+        if name in properties:
+            properties[name]["anyOf"][0]["enum"] = values
     draws, chats = "prompt" in properties and "size" in properties, "messages" in properties
     if draws:
         most["n"] = options.max_images

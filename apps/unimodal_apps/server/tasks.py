@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -15,6 +16,8 @@ from unimodal.arguments import read_generators
 from unimodal.progress import StepCallback
 from unimodal_apps.server.decoding import RequestDecoder
 
+Value = TypeVar("Value")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
@@ -23,7 +26,7 @@ class Call:
     Args:
         decoder: that of the pipeline.
         wanted: whether somebody still waits for the answer of a task, by its place in the call.
-        watch: called after every step; what it raises ends the call.
+        watch: the `callback_on_step_end` of the pipeline, which drops whom nobody waits for any more.
         emit: hands a piece of an answer to whom waits for it: which task of the call it is for, and the piece.
     """
 
@@ -103,8 +106,11 @@ class Generate(Task):
         )
         thoughts = drawn.thinking
         return [
-            Pictures(images=drawn.images[part], thinking=None if thoughts is None else thoughts[part])
-            for part in _parts(tasks)
+            Pictures(
+                images=[drawn.images[place] for place in part],
+                thinking=None if thoughts is None else [thoughts[place] for place in part],
+            )
+            for part in shares(tasks, range(len(drawn.images)), drawn.dropped)
         ], drawn.stats
 
 
@@ -139,10 +145,17 @@ class Edit(Task):
             callback_on_step_end=call.watch,
             **tasks[0].options,
         )
-        return [Pictures(images=edited.images[part], thinking=None) for part in _parts(tasks)], edited.stats
+        images = shares(tasks, edited.images, edited.dropped)
+        return [Pictures(images=own, thinking=None) for own in images], edited.stats
 
 
-def _parts(tasks: Sequence[Task]) -> list[slice]:
+def places_of(tasks: Sequence[Task]) -> list[range]:
     """Where the samples of each task are among those of all."""
-    ends = [sum(task.samples for task in tasks[: place + 1]) for place in range(len(tasks))]
-    return [slice(end - task.samples, end) for task, end in zip(tasks, ends, strict=True)]
+    ends = itertools.accumulate(task.samples for task in tasks)
+    return [range(end - task.samples, end) for task, end in zip(tasks, ends, strict=True)]
+
+
+def shares(tasks: Sequence[Task], values: Iterable[Value], dropped: Container[int]) -> list[list[Value]]:
+    """What each task gets of values for all samples that were not dropped."""
+    left = iter(values)
+    return [[next(left) for place in part if place not in dropped] for part in places_of(tasks)]
