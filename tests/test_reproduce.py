@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from command_line import QUICK, Command, call, model, picture, refused, small_edits, written
 from PIL import Image
-from quick_pipeline import gradient
+from quick_pipeline import ScriptedWriter, gradient
 
 import unimodal
+from unimodal.pipeline import Pipeline
 from unimodal_apps import fingerprints, metadata, reproduction
 from unimodal_apps.fingerprints import checkpoint_sha256, picture_sha256
 from unimodal_apps.metadata import Maker, Record, read_record, save_png
@@ -111,7 +112,49 @@ def test_the_picture_of_a_story_is_taken_from_the_whole_answer(
     save_png(pictures[1], "story.png", record.model_copy(update={"index": 2}))
     refused(call("reproduce", "story.png", "-o", "again.png"), "2 pictures", "picture 3")
     save_png(pictures[1], "talk.png", record.model_copy(update={"task": "chat"}))
-    refused(call("reproduce", "talk.png", "-o", "again.png"), "conversation")
+    refused(call("reproduce", "talk.png", "-o", "again.png"), "messages", "conversation")
+
+
+def test_pictures_of_a_conversation_are_made_again_from_its_messages(
+    call: Command, model: Path, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writers: list[ScriptedWriter] = []
+
+    def scripted(pipe: Pipeline) -> ScriptedWriter:
+        """Answers with text and two pictures, which it draws by itself."""
+        part = [*pipe.sequences.text("once"), *pipe.sequences.header(8, 8)]
+        writers.append(ScriptedWriter(pipe, [part, part, [pipe.vocab.eos_id]]))
+        return writers[-1]
+
+    monkeypatch.setattr(Pipeline, "writer", property(scripted))
+    shutil.copy(picture, "first.png")
+    options = ("--model", model, "--device", "cpu", "--decoder-steps", "1", "--image-num-inference-steps", "2")
+    turns = ("tell a story", "go on", "--image", "first.png", "--draw", "--system", "Be brief.")
+    told = call("chat", *turns, *options, "--temperature", "1", "--seed", "3", "--history", "talk.json", "-o", "talk")
+    assert told.code == 0, told.err
+    files = [f"talk/{name}" for name in ("tell-a-story-3-1.png", "tell-a-story-3-2.png", "go-on-4-1.png")]
+    prompts = [writer.prompts for writer in writers]
+    assert len(prompts) == 2 and len(prompts[1][0]) > len(prompts[0][0])
+    for file, asked in zip(files, (prompts[0], prompts[0], prompts[1]), strict=True):
+        found = call("reproduce", file, "-o", "again.png")
+        assert found.code == 0 and "the same picture" in found.out, found
+        assert Path("again.png").read_bytes() == Path(file).read_bytes()
+        assert writers[-1].prompts == asked
+    assert len({Path(file).read_bytes() for file in files}) == 3
+    # Elsewhere, without the history and with the picture under another name.
+    (tmp_path / "moved").mkdir()
+    Path(files[2]).rename("moved/last.png")
+    Path("first.png").rename("moved/shown.png")
+    Path("talk.json").unlink()
+    refused(call("reproduce", "moved/last.png"), "picture 1", "missing", "--image")
+    again = call("reproduce", "moved/last.png", "--image", "moved/shown.png", "-o", "again.png", "--json").json
+    assert again["same"] is True and again["changes"] == []
+    record = read_record("moved/last.png")
+    assert [message["role"] for message in record.messages] == ["system", "user", "assistant", "user"]
+    for parts in ([3], [{"type": "image", "source": 7}], [{"type": "image", "source": "x"}]):
+        message = {"role": "user", "content": parts}
+        save_png(Image.new("RGB", (4, 4)), "bad.png", record.model_copy(update={"messages": [message]}))
+        refused(call("reproduce", "bad.png", "--image", "moved/shown.png", "-o", "again.png"), "messages")
 
 
 def test_records_come_back_from_every_format(tmp_path: Path) -> None:

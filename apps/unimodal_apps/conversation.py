@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from unimodal.output_files import check_writable, file_name, save_picture, save_
 from unimodal.results import ChatEnd, ChatPicture, ChatText
 from unimodal_apps.metadata import Maker
 from unimodal_apps.options import Run
+from unimodal_apps.recorded_messages import record_messages
 from unimodal_apps.requests import Request, Source
 from unimodal_apps.saving import record_of
 from unimodal_apps.session import open_pipeline, pick_seed, seeded, stats_as_mapping
@@ -101,7 +102,7 @@ class Conversation:
                     typer.echo(("\n" if event.segment != segment else "") + event.text, nl=False)
                 segment = event.segment
             elif isinstance(event, ChatPicture):
-                path = self._save(event.image, request, len(places))
+                path = self._save(event.image, request, [*self.messages, asked], len(places))
                 places.append(str(path))
                 if aloud:
                     typer.echo(("\n" if event.segment != segment else "") + str(path), nl=False)
@@ -127,11 +128,12 @@ class Conversation:
             "turns": self._turns,
         }
 
-    def _save(self, image: Image.Image, request: Request, index: int) -> Path:
+    def _save(self, image: Image.Image, request: Request, messages: Sequence[Message], index: int) -> Path:
         stem, number = file_name(request.text, request.seed), index + 1
         path = self._folder / f"{stem}-{number}.png"
-        record = record_of(request, self._maker, self._pipe)
-        save_picture(image, path, record.model_copy(update={"index": index}).facts())
+        recorded, sources = record_messages(messages)
+        made = {"messages": recorded, "sources": sources, "index": index}
+        save_picture(image, path, record_of(request, self._maker, self._pipe).model_copy(update=made).facts())
         return path
 
 

@@ -24,6 +24,8 @@ Task = Literal["generate", "edit", "interleave", "chat"]
 
 SECTIONS = ("thinking", "decoder", "images")
 """Sections of a checkpoint's settings that count for any task, besides the task's own."""
+SETTINGS_OF: Mapping[str, str] = {"chat": "interleave"}
+"""The section of a task that has none of its own name: pictures come from a conversation as from a story."""
 LIBRARIES = ("torch", "transformers", "diffusers", "numpy", "pillow")
 
 
@@ -99,16 +101,18 @@ class Record(Maker):
 
     Args:
         prompt: the prompt or instruction, of a conversation the last message.
+        messages: of a conversation, up to the one that was answered; see `unimodal_apps.recorded_messages`.
         sources, mask: pictures that went in.
         seed: of the generator that the call was given.
-        index, count: which of the `count` pictures of the call it is, from 0; for an interleaved answer the place
-            among its pictures, with a count of 1 since one generator draws them all.
+        index, count: which of the `count` pictures of the call it is, from 0; for an interleaved answer or one in a
+            conversation the place among its pictures, with a count of 1 since one generator draws them all.
         arguments: what the call stated beside prompt, pictures, count and generator.
         settings: the checkpoint's sections of settings that were in force for the rest.
     """
 
     task: Task
     prompt: str
+    messages: list[dict[str, Any]] = []
     sources: list[Input] = []
     mask: Input | None = None
     seed: int = Field(ge=0, lt=2**64)
@@ -121,7 +125,7 @@ class Record(Maker):
     def of_call(cls, maker: Maker, pipe: Pipeline, task: Task, **values: Any) -> Self:
         """The record of a picture that `pipe` has drawn; `values` are the other fields."""
         sections = pipe.settings.model_dump()
-        kept = {name: sections[name] for name in (task, *SECTIONS) if name in sections}
+        kept = {name: sections[name] for name in (SETTINGS_OF.get(task, task), *SECTIONS) if name in sections}
         return cls(**maker.model_dump(), task=task, settings=kept, **values)
 
     def facts(self) -> dict[str, Any]:

@@ -12,10 +12,17 @@ from unimodal.picture_input import read_picture
 from unimodal.settings import Settings, checked
 from unimodal_apps.fingerprints import picture_sha256
 from unimodal_apps.metadata import Input, Record
-from unimodal_apps.requests import Request, Source, perform
+from unimodal_apps.recorded_messages import recall_messages
+from unimodal_apps.requests import Request, Source, as_called, perform
+from unimodal_apps.session import seeded
 
 LOSSLESS = (".png",)
-OTHERS = {"prompt", "images", "instruction", "mask_image", "num_images_per_prompt", "generator", "callback_on_step_end"}
+ANSWERS = ("interleave", "chat")
+"""Tasks whose pictures come one after the other in one answer."""
+OTHERS = {
+    *("prompt", "images", "instruction", "messages", "modalities", "mask_image", "num_images_per_prompt"),
+    *("generator", "callback_on_step_end"),
+}
 """Arguments of the pipeline that a record states in fields of their own, or not at all."""
 
 
@@ -80,9 +87,10 @@ def redraw(pipe: Pipeline, record: Record, sources: Sequence[Source], mask: Sour
     Raises:
         ValueError: the record states what this version does not know, or the answer has fewer pictures now.
     """
-    if record.task == "chat":
-        raise ValueError("task: a picture of a conversation is made by all its messages, which its file does not hold")
-    if record.index >= record.count and record.task != "interleave":
+    in_answer = record.task in ANSWERS
+    if record.task == "chat" and not record.messages:
+        raise ValueError("messages: a picture of a conversation is made by all of them, and its file does not hold any")
+    if record.index >= record.count and not in_answer:
         raise ValueError(f"index: got {record.index} of {record.count} pictures")
     known = [name for name in signature(getattr(pipe, record.task)).parameters if name not in OTHERS]
     if unknown := sorted(set(record.arguments) - set(known)):
@@ -93,22 +101,33 @@ def redraw(pipe: Pipeline, record: Record, sources: Sequence[Source], mask: Sour
         seed=record.seed,
         sources=tuple(sources),
         count=record.count,
-        index=None if record.task == "interleave" else record.index,
+        index=None if in_answer else record.index,
         mask=mask,
         arguments=record.arguments,
     )
     before = pipe.settings
     try:
         pipe.settings = checked(Settings, {**before.model_dump(), **record.settings}, "settings.")
-        [answer], _ = perform(pipe, [request])
+        images = _talked(pipe, record, sources) if record.task == "chat" else perform(pipe, [request])[0][0].images
     except TypeError as error:
         raise ValueError(f"arguments: this version cannot use {sorted(record.arguments)} ({error})") from error
     finally:
         pipe.settings = before
-    place = record.index if record.task == "interleave" else 0
-    if place >= len(answer.images):
-        raise ValueError(f"the answer has {len(answer.images)} pictures now, the record is of picture {place + 1}")
-    return answer.images[place]
+    place = record.index if in_answer else 0
+    if place >= len(images):
+        raise ValueError(f"the answer has {len(images)} pictures now, the record is of picture {place + 1}")
+    return images[place]
+
+
+def _talked(pipe: Pipeline, record: Record, sources: Sequence[Source]) -> list[Image.Image]:
+    """The pictures of an answer in a conversation."""
+    answer = pipe.chat(
+        recall_messages(record.messages, sources),
+        modalities=("text", "image"),
+        generator=seeded(record.seed),
+        **as_called(record.arguments),
+    )
+    return answer.images
 
 
 def compare(first: Image.Image, second: Image.Image) -> str | None:
