@@ -77,7 +77,7 @@ def try_out(operation: Any, mode: GenerationMode, left_out: list[str], mend: dic
 
 
 def is_text_in_a_form(case: Any) -> bool:
-    """Whether a prompt is wrong by its type alone: a form has no types, there a number is the text that it is sent as."""
+    """Whether a prompt is wrong by its type alone: a form has no types, a number is the text that it is sent as."""
     in_form = str(case.media_type).startswith("multipart/") and isinstance(case.body, dict)
     return in_form and isinstance(case.body.get("prompt", ""), bool | int | float | None)
 
