@@ -27,6 +27,7 @@ PUBLIC = {
 SAMPLING = ("preset", "policy", "block_length", "threshold", "temperature", "top_k", "top_p")
 JOBS = {
     "chat": ("messages", "modalities", "gen_length", "num_inference_steps", *SAMPLING, "max_images", "decoder_steps"),
+    "chat_batch": ("conversations", "gen_length", "num_inference_steps", *SAMPLING, "eos_early_stop"),
     "understand": ("images", "question", "gen_length", "num_inference_steps", *SAMPLING, "eos_early_stop"),
     "generate": (
         *("prompt", "height", "width", "thinking", "num_inference_steps", "guidance_scale"),

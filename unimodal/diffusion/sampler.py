@@ -121,9 +121,9 @@ def stream(
             if wanted is not None and (kept := run.wanted(wanted)) is not None:
                 if not kept:
                     return
-                rows = go_on_with(kept)
-                guidance = guidance.select(rows)
-                logits = None if logits is None else logits[rows]
+                # First, since a denoiser may own them: see `RecordedSteps`.
+                logits = None if logits is None else logits[kept]
+                guidance = guidance.select(go_on_with(kept))
                 continue
             if logits is None or run.changed:
                 logits = guidance.combine(source.logits(canvas, block).unflatten(0, (canvas.num_branches, -1)))
