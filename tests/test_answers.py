@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
-from quick_pipeline import QUICK, ScriptedWriter, gradient, quick_pipeline
+from quick_pipeline import QUICK, ScriptedWriter, gradient, quick_pipeline, seeded
 
-from unimodal.answers import InterleavedAnswer
+from unimodal.answers import InterleavedAnswer, InterleavedAnswers
 from unimodal.pipeline import Pipeline
 from unimodal.results import Stats
 from unimodal.sequence import INTERLEAVE, Turn
@@ -116,3 +116,108 @@ def test_the_size_asked_for_counts_and_not_the_one_thought_of(pipe, monkeypatch)
     assert writer.prompts == [sequences.thinking("a cat")]
     assert writer.branches == [sequences.generation_after_thinking("a cat", words, 8, 10)]
     assert result.images[0].size == (320, 256) and result.codes[0].shape == (8, 10)
+
+
+class Told(Writer):
+    """Writes and draws by itself, but says when a story goes on with a picture: `plots` has the sizes of those of each
+    story, by the words that only its prompt has.
+    """
+
+    def __init__(self, pipe, plots):
+        super().__init__(pipe.backbone, pipe.sequences)
+        self.plots = {tuple(pipe.sequences.interleaving(words)): sizes for words, sizes in plots.items()}
+        self.batches = []
+
+    def text_steps(self, prompts, *arguments, **settings):
+        self.batches.append(("text", len(prompts)))
+        written = yield from super().text_steps(prompts, *arguments, **settings)
+        return [torch.tensor(self._ended(prompt, row)) for prompt, row in zip(prompts, written, strict=True)]
+
+    def picture_steps(self, branches, *arguments, **settings):
+        self.batches.append(("picture", len(branches)))
+        return (yield from super().picture_steps(branches, *arguments, **settings))
+
+    def _ended(self, prompt, row):
+        vocab = self.sequences.vocab
+        marks = vocab.soi_id, vocab.boi_id, vocab.eoi_id, vocab.eos_id
+        words = [token for token in row.tolist() if token not in marks]
+        [sizes] = [sizes for opening, sizes in self.plots.items() if tuple(prompt[: len(opening)]) == opening]
+        drawn = prompt.count(vocab.eoi_id)
+        return [*words, *self.sequences.header(*sizes[drawn])] if drawn < len(sizes) else [*words, vocab.eos_id]
+
+
+PLOTS = {
+    "two pictures of a cat": [(8, 8), (8, 10)],
+    "no picture": [],
+    "one": [(8, 10)],
+    "three of the moon and of a very long red train": [(8, 8), (8, 8), (8, 10)],
+}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_stories_told_together_are_those_told_alone(pipe, monkeypatch, temperature):
+    """Those that write do so together, and those that draw; all end at their own time."""
+    writer = Told(pipe, PLOTS)
+    monkeypatch.setattr(Pipeline, "writer", property(lambda self: writer))
+    options = {"temperature": temperature, "decoder_steps": 2}
+    together = pipe.interleave(list(PLOTS), generator=[seeded(place) for place in range(len(PLOTS))], **options)
+    assert writer.batches == [
+        *(("text", 4), ("picture", 3)),
+        *(("text", 3), ("picture", 2)),
+        *(("text", 2), ("picture", 1)),
+        ("text", 1),
+    ]
+    for place, (words, sizes) in enumerate(PLOTS.items()):
+        alone = pipe.interleave(words, generator=seeded(place), **options)
+        told = together[place]
+        assert [tuple(codes.shape) for codes in told.codes] == sizes
+        assert told.finish_reason == alone.finish_reason == "stop"
+        assert [type(segment) for segment in told.segments] == [type(segment) for segment in alone.segments]
+        assert told.text == alone.text
+        for codes, others in zip(told.codes, alone.codes, strict=True):
+            assert torch.equal(codes, others)
+        for image, other in zip(told.images, alone.images, strict=True):
+            apart = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).int()
+            apart -= torch.frombuffer(bytearray(other.tobytes()), dtype=torch.uint8).int()
+            assert apart.abs().max() <= 1
+    assert together[0].stats is together[1].stats
+
+
+def test_stories_that_are_guided_otherwise_draw_apart(pipe):
+    """A first picture has one other branch of guidance, one that follows a picture of the prompt has two."""
+    known = torch.arange(64).reshape(8, 8)
+    turns = [Turn(role="user", parts=[*parts, "go on"]) for parts in ([known], [])]
+    openings = [pipe.sequences.conversation(INTERLEAVE, [turn]) for turn in turns]
+    writer = Told(pipe, {})
+    writer.plots = {tuple(opening.prompt): [(8, 8)] * 2 for opening in openings}
+
+    def told(openings):
+        answers = InterleavedAnswers(writer, openings, pipe.settings.interleave, generators=[None] * len(openings))
+        parts = [part for part in answers if not isinstance(part, WritingStep)]
+        return [[part[place] for part in parts if place in part] for place in range(len(openings))]
+
+    together = told(openings)
+    assert writer.batches[:3] == [("text", 2), ("picture", 1), ("picture", 1)]
+    for opening, segments in zip(openings, together, strict=True):
+        [alone] = told([opening])
+        assert [str(segment) for segment in segments] == [str(segment) for segment in alone]
+
+
+def test_stories_told_together_go_on_from_their_own_pictures(pipe, picture, monkeypatch):
+    sequences = pipe.sequences
+    writer = ScriptedWriter(pipe, [])
+    monkeypatch.setattr(writer, "text_steps", lambda prompts, *arguments, **settings: ended(writer, prompts))
+
+    def ended(writer, prompts):
+        writer.prompts += prompts
+        return [torch.tensor([pipe.vocab.eos_id]) for _ in prompts]
+        yield
+
+    monkeypatch.setattr(Pipeline, "writer", property(lambda self: writer))
+    told = pipe.interleave(["go on", "and so"], [picture, [picture, picture.rotate(90)]])
+    groups = [pipe.sizes.for_understanding(group) for group in ([picture], [picture, picture.rotate(90)])]
+    grids = [[pipe._encode(small, Stats()) for small in group] for group in groups]
+    assert writer.prompts == [sequences.interleaving("go on", grids[0]), sequences.interleaving("and so", grids[1])]
+    assert [answer.segments for answer in told] == [[], []] and "decode" not in told[0].stats.seconds
+    [single] = pipe.interleave(["go on"])
+    assert single.finish_reason == "stop"

@@ -256,7 +256,8 @@ BAD_CALLS = [
     (lambda pipe, picture: pipe.edit(picture, "a", height=256), "height, width: got 256 and None"),
     (lambda pipe, picture: pipe.edit(picture, "a", text_guidance_scale=-2.0), "text_guidance_scale: got -2.0"),
     (lambda pipe, picture: pipe.interleave(""), "prompt: got ''"),
-    (lambda pipe, picture: pipe.interleave(["a", "b"]), "prompt: got 2 texts"),
+    (lambda pipe, picture: pipe.interleave(["a", "b"], [picture]), r"images: got \[1\] pictures for 2 texts"),
+    (lambda pipe, picture: pipe.interleave([]), r"prompt: got \[\]"),
 ]
 
 

@@ -1,28 +1,34 @@
-"""Answers to one prompt as they are made: text alone, or text and pictures in turn.
+"""Answers as they are made: text alone, or text and pictures in turn.
 
-Both yield the steps of the sampler and, where they end, their segments: text as str, pictures as codes [H, W]. What is
+They yield the steps of the sampler and, where they end, their segments: text as str, pictures as codes [H, W]. What is
 yielded is the same whether somebody looks at the steps or not.
+
+Several answers of text and pictures are made in rounds. In a round each answer asks for its next text or picture, all
+texts are written together, and all pictures that are guided alike are drawn together.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from unimodal.diffusion.guidance import edit_guidance, prompt_guidance
+from unimodal.diffusion.guidance import Guidance, edit_guidance, prompt_guidance
 from unimodal.results import FinishReason, Stats
-from unimodal.sequence import Opening
+from unimodal.sequence import Branches, Opening, SequenceBuilder
 from unimodal.settings import InterleaveSettings, TextSettings
-from unimodal.writer import Writer, Writing, WritingStep
+from unimodal.writer import Grid, Writer, Writing, WritingStep
 
-Part = WritingStep | str | Tensor
+Segment = str | Tensor
+Part = WritingStep | Segment
 
 
 class Answer(Protocol):
     """Iterating makes the answer; afterwards `finish_reason` tells why it ended."""
 
-    finish_reason: FinishReason
+    @property
+    def finish_reason(self) -> FinishReason: ...
 
     def __iter__(self) -> Iterator[Part]: ...
 
@@ -69,80 +75,168 @@ class InterleavedAnswer:
         generator: torch.Generator | None = None,
         stats: Stats | None = None,
     ):
-        self.finish_reason: FinishReason = "stop"
-        self._writer = writer
-        self._opening = opening
-        self._settings = settings
-        self._generators = [generator]
-        self._stats = stats
-        self._answer: list[int] = []
+        self._answers = InterleavedAnswers(writer, [opening], settings, generators=[generator], stats=stats)
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        return self._answers.finish_reasons[0]
 
     def __iter__(self) -> Iterator[Part]:
-        sequences, settings = self._writer.sequences, self._settings
-        num_images = 0
-        while True:
-            tokens = yield from self._text()
-            header = sequences.split_header(tokens)
-            ends_at_picture = bool(tokens) and tokens[-1] == sequences.vocab.boi_id
-            text = sequences.plain_text(tokens if header is None else header[0]).strip()
-            if text:
-                yield text
-            if not ends_at_picture:
-                stopped = bool(tokens) and tokens[-1] == sequences.vocab.eos_id
-                self.finish_reason = "stop" if stopped else "length"
-                return
-            if num_images == settings.max_images:
-                self.finish_reason = "max_images"
-                return
-            if header is None or header[1] * header[2] > settings.max_image_tokens:
-                self.finish_reason = "broken_header"
-                return
-            before, height, width = header
-            if self._room() < len(tokens) + height * width + 1:
-                self.finish_reason = "length"
-                return
-            codes = yield from self._picture(before, height, width)
-            yield codes
-            self._answer += [*before, *sequences.picture(codes)]
-            num_images += 1
-            if num_images == settings.max_images:
-                self.finish_reason = "max_images"
-                return
+        for part in self._answers:
+            if isinstance(part, WritingStep):
+                yield part
+            else:
+                yield from part.values()
 
-    def _room(self) -> int:
-        """Tokens that the context still has room for."""
-        return self._writer.model.config.max_position_embeddings - len(self._opening.prompt) - len(self._answer)
 
-    def _text(self) -> Writing[list[int]]:
-        length = min(self._settings.gen_length, self._room())
-        if length < 1:
-            return []
-        [tokens] = yield from self._writer.text_steps(
-            [[*self._opening.prompt, *self._answer]],
+class InterleavedAnswers:
+    """Several such answers, each as alone.
+
+    Iterating yields the steps and, after each round, the segments that it has finished, by the places of their answers.
+    The samples of a step are those that write or draw together, in the order of the answers.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        openings: Sequence[Opening],
+        settings: InterleaveSettings,
+        *,
+        generators: Sequence[torch.Generator | None],
+        stats: Stats | None = None,
+    ):
+        context = writer.model.config.max_position_embeddings
+        self._stories = [_Story(writer.sequences, opening, settings, context) for opening in openings]
+        self._writer, self._settings, self._generators, self._stats = writer, settings, generators, stats
+
+    @property
+    def finish_reasons(self) -> list[FinishReason]:
+        return [story.finish_reason for story in self._stories]
+
+    def __iter__(self) -> Iterator[WritingStep | dict[int, Segment]]:
+        stories = self._stories
+        wishes: dict[int, _Text | _Picture | None] = {place: story.next_text() for place, story in enumerate(stories)}
+        while any(wishes.values()):
+            # 1. who can be served together
+            texts: dict[int, dict[int, _Text]] = {}
+            pictures: dict[Guidance, dict[int, _Picture]] = {}
+            for place, wish in wishes.items():
+                if isinstance(wish, _Text):
+                    texts.setdefault(wish.length, {})[place] = wish
+                elif isinstance(wish, _Picture):
+                    pictures.setdefault(wish.guidance, {})[place] = wish
+            # 2. what each makes of it, and what it wants next
+            wishes = {}
+            for length, asked in texts.items():
+                for place, tokens in zip(asked, (yield from self._write(asked, length)), strict=True):
+                    wishes[place] = stories[place].written(tokens.tolist())
+            for guidance, asked in pictures.items():
+                for place, codes in zip(asked, (yield from self._draw(asked, guidance)), strict=True):
+                    wishes[place] = stories[place].drawn(codes)
+            # 3. show it
+            finished = {place: story.finished() for place, story in enumerate(stories)}
+            if segments := {place: segment for place, segment in finished.items() if segment is not None}:
+                yield segments
+            wishes = dict(sorted(wishes.items()))
+
+    def _write(self, asked: Mapping[int, "_Text"], length: int) -> Writing[list[Tensor]]:
+        return self._writer.text_steps(
+            [text.prompt for text in asked.values()],
             self._settings.sampling(),
             length,
-            generators=self._generators,
+            generators=[self._generators[place] for place in asked],
             stops_at_picture=True,
             stats=self._stats,
         )
-        return tokens.tolist()
 
-    def _picture(self, before: Sequence[int], height: int, width: int) -> Writing[Tensor]:
+    def _draw(self, asked: Mapping[int, "_Picture"], guidance: Guidance) -> Writing[list[Tensor]]:
+        return self._writer.picture_steps(
+            [picture.branches for picture in asked.values()],
+            [picture.size for picture in asked.values()],
+            self._settings.sampling(num_inference_steps=self._settings.image_num_inference_steps),
+            guidance,
+            generators=[self._generators[place] for place in asked],
+            stats=self._stats,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Text:
+    """Wanted: what follows a prompt, at most so many tokens."""
+
+    prompt: list[int]
+    length: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Picture:
+    """Wanted: a picture of a size, (height, width) in codes."""
+
+    branches: Branches
+    size: Grid
+    guidance: Guidance
+
+
+class _Story:
+    """One answer: what it has, and what it wants next; None once it has ended."""
+
+    def __init__(self, sequences: SequenceBuilder, opening: Opening, settings: InterleaveSettings, context: int):
+        self.finish_reason: FinishReason = "stop"
+        self._sequences, self._opening, self._settings = sequences, opening, settings
+        self._context = context
+        self._answer: list[int] = []
+        self._num_images = 0
+        self._finished: Segment | None = None
+
+    def finished(self) -> Segment | None:
+        """The segment that it has got since the last call, of one round."""
+        segment, self._finished = self._finished, None
+        return segment
+
+    def next_text(self) -> _Text | None:
+        length = min(self._settings.gen_length, self._room())
+        if length < 1:
+            return self._end("length")
+        return _Text(prompt=[*self._opening.prompt, *self._answer], length=length)
+
+    def written(self, tokens: list[int]) -> _Picture | None:
+        """Goes on from the text that it wanted."""
+        sequences, settings = self._sequences, self._settings
+        header = sequences.split_header(tokens)
+        if text := sequences.plain_text(tokens if header is None else header[0]).strip():
+            self._finished = text
+        if not tokens or tokens[-1] != sequences.vocab.boi_id:
+            return self._end("stop" if tokens and tokens[-1] == sequences.vocab.eos_id else "length")
+        if self._num_images == settings.max_images:
+            return self._end("max_images")
+        if header is None or header[1] * header[2] > settings.max_image_tokens:
+            return self._end("broken_header")
+        before, height, width = header
+        if self._room() < len(tokens) + height * width + 1:
+            return self._end("length")
+        self._answer += before
+        branches = sequences.interleaved_picture(self._opening, self._answer, height, width)
+        return _Picture(branches=branches, size=(height, width), guidance=self._guidance(branches))
+
+    def drawn(self, codes: Tensor) -> _Text | None:
+        """Goes on from the picture that it wanted."""
+        self._finished = codes
+        self._answer += self._sequences.picture(codes)
+        self._num_images += 1
+        return self._end("max_images") if self._num_images == self._settings.max_images else self.next_text()
+
+    def _end(self, reason: FinishReason) -> None:
+        self.finish_reason = reason
+
+    def _room(self) -> int:
+        """Tokens that the context still has room for."""
+        return self._context - len(self._opening.prompt) - len(self._answer)
+
+    def _guidance(self, branches: Branches) -> Guidance:
         settings = self._settings
-        branches = self._writer.sequences.interleaved_picture(self._opening, [*self._answer, *before], height, width)
         if len(branches.others) == 1:
             # A scale of 0 is "not set" here, unlike in `generate`.
             scale = settings.guidance_scale or settings.text_guidance_scale or 1.0
-            guidance = prompt_guidance(scale, settings.guidance_rescale)
-        else:
-            scales = settings.text_guidance_scale, settings.image_guidance_scale
-            guidance = edit_guidance(*scales, settings.guidance_rescale)
-        [codes] = yield from self._writer.picture_steps(
-            [branches],
-            [(height, width)],
-            settings.sampling(num_inference_steps=settings.image_num_inference_steps),
-            guidance,
-            generators=self._generators,
-            stats=self._stats,
-        )
-        return codes
+            return prompt_guidance(scale, settings.guidance_rescale)
+        scales = settings.text_guidance_scale, settings.image_guidance_scale
+        return edit_guidance(*scales, settings.guidance_rescale)
