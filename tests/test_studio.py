@@ -26,7 +26,7 @@ from unimodal_apps.studio import inputs, markup
 from unimodal_apps.studio.drawing import code_colors, draw_codes
 from unimodal_apps.studio.frames import UNDECIDED, Frame, PicturePanel, Recorder, TextPanel
 from unimodal_apps.studio.page import build_page
-from unimodal_apps.studio.parameters import POLICY, SPRINT, STEPS, THRESHOLD, TOP_P, Parameters
+from unimodal_apps.studio.parameters import POLICY, SPRINT, STEPS, THRESHOLD, TOP_K, TOP_P, Parameters
 from unimodal_apps.studio.recording import Recording
 from unimodal_apps.studio.requested import requested, saved_pictures
 from unimodal_apps.studio.runner import MOST_WAITING, Job, Runner
@@ -379,17 +379,29 @@ def test_presets_come_first_and_only_what_differs_is_stated(pipe: Pipeline) -> N
             return page, Parameters((STEPS, THRESHOLD, TOP_P), pipe.settings.generate)
 
     page, parameters = in_a_loop(build)
-    labels = [block.label for block in page.blocks.values() if isinstance(block, gr.Dropdown | gr.Slider | gr.Number)]
+    labels = [block.label for block in page.blocks.values() if isinstance(block, gr.Dropdown | gr.Slider)]
     assert labels == ["Preset", "Steps per block", "Threshold", "Top p"]
     own = pipe.settings.generate
 
     def stated(*values: float | None) -> dict[str, Any]:
         return parameters.stated(dict(zip(parameters.components, values, strict=True)))
 
-    assert stated(own.num_inference_steps, own.threshold, None) == {}
+    assert own.top_p is None and stated(own.num_inference_steps, own.threshold, 1) == {}
     assert stated(3.0, own.threshold, 0.5) == {"num_inference_steps": 3, "top_p": 0.5}
     fast = own.but(preset="fast")
-    assert parameters.preset("Fast") == [fast.num_inference_steps, fast.threshold, fast.top_p]
+    assert parameters.preset("Fast") == [fast.num_inference_steps, fast.threshold, 1]
+
+
+def test_a_limit_of_the_checkpoint_can_be_lifted(pipe: Pipeline) -> None:
+    def build() -> Parameters:
+        with gr.Blocks(analytics_enabled=False):
+            return Parameters((TOP_K, TOP_P), pipe.settings.generate.but(top_k=5, top_p=0.5))
+
+    parameters = in_a_loop(build)
+    assert parameters.stated(dict(zip(parameters.components, (5, 0.5), strict=True))) == {}
+    lifted = parameters.stated(dict(zip(parameters.components, (0, 1), strict=True)))
+    assert lifted["top_p"] == 1 and lifted["top_k"] >= pipe.vocab.image_range[1]
+    pipe.settings.generate.but(**lifted)
 
 
 def test_a_page_has_a_tab_for_every_job(studio: Studio) -> None:

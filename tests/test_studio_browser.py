@@ -21,6 +21,8 @@ import unimodal_configs
 import unimodal_decoders
 import unimodal_tokenizers
 from unimodal.diffusion.traces import Trace
+from unimodal.quickstart.tour import bundled_picture, read_tour
+from unimodal_apps.metadata import read_record
 from unimodal_apps.studio.visitor import VISITS, Visitor, find_browser, open_browser
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install playwright")
@@ -101,9 +103,9 @@ def test_stop_ends_a_run_at_its_next_step(browser: Any, address: str) -> None:
     user = Visitor(browser, address)
     user.open("create")
     user.choose("create")
-    speed = user.page.locator("#create-pause input").first
-    speed.fill("1")  # a second for each step, so that the run is long enough to be stopped
-    speed.press("Tab")
+    count = user.page.locator("#create-count input[type=number]")
+    count.fill("4")  # so that the run is long enough to be stopped
+    count.press("Tab")
     user.run("create")
     user.page.locator("#create-stop").click()
     assert user.wait("create")["Ended"] == "stopped"
@@ -139,6 +141,32 @@ def test_two_users_at_once_get_their_own_results(user: Visitor, browser: Any, ad
         name = f"{prompt.replace(' ', '-')}-{seed}.png"
         visitor.page.wait_for_selector(f'#create-gallery img[src*="{name}"]')
     other.close()
+
+
+def test_what_is_painted_may_change_and_is_sent_once(user: Visitor, tmp_path: Path) -> None:
+    user.open("edit")
+    user.choose("edit")
+    place = user.page.locator("#edit-canvas canvas").bounding_box()
+    assert place is not None
+    user.page.mouse.move(place["x"] + 0.3 * place["width"], place["y"] + 0.7 * place["height"])
+    user.page.mouse.down()
+    user.page.mouse.move(place["x"] + 0.4 * place["width"], place["y"] + 0.75 * place["height"], steps=4)
+    user.page.mouse.up()
+    uploads = len([url for url in user.requests if "/upload" in url])
+    user.run("edit")
+    user.wait("edit")
+    user.drive("infill")
+    # The picture, what was painted, and both together; nothing more in the run or after it.
+    assert len([url for url in user.requests if "/upload" in url]) == uploads + 3
+    user.open("edit")
+    address = user.page.locator("#edit-gallery img").first.get_attribute("src")
+    assert address is not None
+    path = tmp_path / "edited.png"
+    path.write_bytes(user.page.request.get(address).body())
+    assert read_record(path).mask is not None
+    with Image.open(path) as edited, Image.open(bundled_picture(read_tour().edits[0].pictures[0])) as given:
+        right = (edited.width * 3 // 4, 0, edited.width, edited.height)
+        assert edited.size == given.size and edited.convert("RGB").crop(right) == given.convert("RGB").crop(right)
 
 
 def test_nothing_comes_from_afar(user: Visitor, address: str) -> None:

@@ -22,15 +22,19 @@ class Parameter:
     Args:
         name: of the pipeline's argument.
         hint: one line.
-        low, high, step: of the slider; a field without slider where `high` is None, which may be left empty.
+        low, high, step: of the slider.
+        nothing: its place where the checkpoint sets no limit.
+        limitless: what is stated for that place where the checkpoint does.
     """
 
     name: str
     label: str
     hint: str
-    low: float = 0
-    high: float | None = None
+    low: float
+    high: float
     step: float = 1
+    nothing: float | None = None
+    limitless: float | None = None
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,8 @@ IMAGE_STEPS = Parameter("image_num_inference_steps", "Steps per block of a pictu
 BLOCK = Parameter("block_length", "Block length", "Tokens that are filled in together.", 1, 128)
 THRESHOLD = Parameter("threshold", "Threshold", "A token surer than this is accepted at once.", 0, 1, 0.01)
 TEMPERATURE = Parameter("temperature", "Temperature", "0 takes the likeliest token; more is more varied.", 0, 2, 0.05)
-TOP_K = Parameter("top_k", "Top k", "Draw among the k likeliest; empty is all.", 1)
-TOP_P = Parameter("top_p", "Top p", "Draw among the likeliest of this mass; empty is all.", 0, None, 0.01)
+TOP_K = Parameter("top_k", "Top k", "Draw among the k likeliest; 0 is all.", 0, 200, 1, 0, 2**31 - 1)
+TOP_P = Parameter("top_p", "Top p", "Draw among the likeliest of this mass; 1 is all.", 0.01, 1, 0.01, 1, 1.0)
 LENGTH = Parameter("gen_length", "Length", "Tokens of a text at most.", 1, 2048)
 GUIDANCE = Parameter("guidance_scale", "Guidance", "How much the prompt weighs; 1 is none.", 0, 15, 0.1)
 TEXT_GUIDANCE = Parameter("text_guidance_scale", "Guidance by text", "How much the instruction weighs.", 0, 15, 0.1)
@@ -97,7 +101,7 @@ class Parameters:
     def __init__(self, fields: Sequence[Field], settings: BlockSettings, more: Mapping[str, Any] | None = None):
         def chosen(stated: BlockSettings) -> dict[str, Any]:
             values = {**stated.model_dump(), **(more or {}), SPRINT.name: "off"}
-            return {field.name: values[field.name] for field in fields}
+            return {field.name: _shown(field, values[field.name]) for field in fields}
 
         self._fields = {field.name: field for field in fields}
         self._values = chosen(settings)
@@ -129,7 +133,11 @@ class Parameters:
                 value = int(value)
             if value is None or value == own or not _counts(name, given.get(POLICY.name)):
                 continue
-            found[name] = dict(field.meanings[str(value)] or {}) if isinstance(field, Switch) else value
+            if isinstance(field, Switch):
+                value = dict(field.meanings[str(value)] or {})
+            elif isinstance(field, Parameter) and value == field.nothing:
+                value = field.limitless
+            found[name] = value
         return found
 
     def preset(self, name: str) -> list[Any]:
@@ -140,6 +148,10 @@ class Parameters:
         """Shows of the options of policies those that this one has."""
         updates = [gr.update(visible=_counts(name, policy)) for name in self._bound]
         return updates if len(updates) > 1 else updates[0]
+
+
+def _shown(field: Field, value: Any) -> Any:
+    return field.nothing if value is None and isinstance(field, Parameter) else value
 
 
 def _counts(name: str, policy: str | None) -> bool:
@@ -154,8 +166,6 @@ def _component(field: Field, value: Any, settings: BlockSettings) -> Any:
         return gr.Dropdown([name for name in POLICY.choices if _suits(settings, name)], **words)
     if isinstance(field, Choice | Switch):
         return gr.Radio(list(field.choices if isinstance(field, Choice) else field.meanings), **words)
-    if field.high is None:
-        return gr.Number(minimum=field.low, step=field.step, precision=0 if field.step == 1 else None, **words)
     return gr.Slider(field.low, max(field.high, value), step=field.step, **words)
 
 

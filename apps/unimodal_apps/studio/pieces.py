@@ -1,6 +1,7 @@
 """Components that several tabs have: their two columns, pictures that go in and come out, and examples."""
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -58,13 +59,12 @@ def offer_examples(
         shown: which of them the table shows; None is all.
     """
     places = range(len(components)) if shown is None else shown
-    samples = [[row[place] for place in places] for row in rows]
+    # A field shortens its examples; as HTML they are whole.
+    texts = {place for place in places if isinstance(rows[0][place], str)}
     table = gr.Dataset(
         label="Examples",
-        components=[components[place] for place in places],
-        samples=samples,
-        # Texts that are shown alone are shown whole.
-        sample_labels=[text for [text] in samples] if len(places) == 1 and isinstance(samples[0][0], str) else None,
+        components=["html" if place in texts else components[place] for place in places],
+        samples=[[escape(row[place]) if place in texts else row[place] for place in places] for row in rows],
         type="index",
     )
 

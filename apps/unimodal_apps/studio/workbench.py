@@ -20,6 +20,10 @@ _SLOWEST_REPLAY = 0.08
 _KEPT_SECONDS = 2 * 3600
 
 _JOINED = "${value.join('')}"
+_SHOW = """() => {
+  const place = document.getElementById("%s");
+  if (place.getBoundingClientRect().top > window.innerHeight - 160) place.scrollIntoView({block: "start"});
+}"""
 _PRESS = """() => setTimeout(() => {
   const place = document.getElementById("%s");
   (place.matches("a, button") ? place : place.querySelector("a, button")).click();
@@ -145,6 +149,8 @@ class Workbench:
         told = [self.live, self._facts, self._recording, controls.seed, controls.run, controls.stop, *player]
         given = {controls.seed, controls.random, self._speed, *inputs}
         asked = [controls.run.click, *(component.submit for component in submit)]
+        # On a narrow screen the run is below the inputs.
+        gr.on(asked, None, js=_SHOW % f"{self._task}-live", **quiet)
         running = (self._run, given, [*told, *results, *kept])
         if handed is None:
             gr.on(asked, *running, **{**quiet, "concurrency_limit": 16})

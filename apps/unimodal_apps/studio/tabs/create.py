@@ -28,7 +28,7 @@ def build(studio: Studio) -> None:
                 elem_id="create-prompt",
             )
             with gr.Row():
-                size = gr.Dropdown(list(sizes), value=next(iter(sizes)), label="Shape", min_width=150)
+                size = gr.Dropdown(list(sizes), value=next(iter(sizes)), label="Shape", min_width=215)
                 count = gr.Slider(
                     1, MOST_PICTURES, value=1, step=1, label="Pictures", min_width=130, elem_id="create-count"
                 )

@@ -39,7 +39,7 @@ def build(studio: Studio) -> None:
     with gr.Row(equal_height=False):
         with input_column():
             canvas = gr.ImageEditor(
-                label="Picture; paint what may change",
+                label="Paint what may change",
                 type="filepath",
                 sources=("upload", "clipboard"),
                 transforms=(),
