@@ -58,8 +58,8 @@ def test_a_grid_ends_and_another_begins(build):
 
 def test_pairs_of_dimensions_turn_with_their_own_axis():
     places = torch.tensor([[[7, 0, 0], [7, 1, 0], [7, 0, 3]]])
-    cosine, sine = rotary_table(places, 12, 100.0, torch.float32, grid_dim=4, grid_periods=(4.0, 16.0))
-    angles = torch.atan2(sine, cosine)[0, :, 0]  # two pairs each of position, row and column
+    cosine, sine = rotary_table(places, 12, 12, 100.0, torch.float32, grid_dim=4, grid_periods=(4.0, 16.0))
+    angles = torch.atan2(sine, cosine)[0, :, 0, 6:]  # two pairs each of position, row and column
     torch.testing.assert_close(angles[0], torch.tensor([7 - 2 * torch.pi, 0.7, 0, 0, 0, 0]))
     quarter, sixteenth = torch.pi / 2, torch.pi / 8
     torch.testing.assert_close(angles[1, 2:], torch.tensor([quarter, sixteenth, 0, 0]))

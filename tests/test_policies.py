@@ -142,7 +142,7 @@ def test_ancestral_steps_reveal_the_share_of_the_process():
     task = SamplingTask(prompt=[1], length=count, generator=torch.Generator().manual_seed(0))
 
     def no_idea(tokens, logits_for, **settings):
-        return SimpleNamespace(logits=torch.zeros(1, logits_for.stop - logits_for.start, SIZE))
+        return SimpleNamespace(logits=torch.zeros(*tokens[:, logits_for].shape, SIZE))
 
     states = list(
         stream(

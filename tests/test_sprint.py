@@ -104,10 +104,10 @@ class Masked(CachedDenoiser):
         super().__init__(model, vocab_range)
         self.options, self.is_picture, self.steps = options, is_picture, {}
 
-    def logits(self, canvas: Canvas, block: int) -> Tensor:
+    def logits(self, canvas: Canvas, block: int, places: Tensor | None = None) -> Tensor:
         self.steps[block] = self.steps.get(block, 0) + 1
         if self.steps[block] <= self.options.cache_warmup_steps or not canvas.columns(block).start:
-            return super().logits(canvas, block)
+            return super().logits(canvas, block, places)
         start = canvas.columns(block).start
         full = self._model(
             canvas.tokens[:, :start], position_ids=canvas.positions(0, start), attention_mask=canvas.visible(0, start)
@@ -129,6 +129,7 @@ class Masked(CachedDenoiser):
                 position_ids=canvas.positions(columns.start, columns.stop),
                 attention_mask=visible,
                 cache=self._cache,
+                logits_for=places,
                 vocab_range=self._vocab_range,
             ).logits
         finally:
@@ -138,9 +139,9 @@ class Masked(CachedDenoiser):
     @staticmethod
     def hiding(kept: Tensor):
         def hide(_, arguments):
-            x, rotary, mask, cache = arguments
+            x, rotary, mask, *rest = arguments
             hidden = torch.nn.functional.pad(~kept, (0, mask.shape[-1] - kept.shape[1]))
-            return x, rotary, mask.masked_fill(hidden[:, None, None], float("-inf")), cache
+            return x, rotary, mask.masked_fill(hidden[:, None, None], float("-inf")), *rest
 
         return hide
 

@@ -176,10 +176,11 @@ def test_two_processes_train_what_one_trains(checkpoint: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr[-4000:]
     losses = [[line["loss"] for line in log(tmp_path / name) if "loss" in line] for name in ("one", "two")]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    one, two = (load_file(folder / "model.safetensors") for folder in (alone, together))
+    before, one, two = (load_file(folder / "model.safetensors") for folder in (checkpoint, alone, together))
     assert one.keys() == two.keys()
     for name, value in one.items():
-        assert torch.allclose(value, two[name], atol=1e-4), name
+        # Where a gradient is nearly zero, rounding decides which way Adam goes: single entries may be further apart.
+        assert (value - two[name]).norm() <= 1e-3 * (value - before[name]).norm(), name
 
 
 def test_recomputed_activations_change_nothing(checkpoint: Path, tmp_path: Path) -> None:

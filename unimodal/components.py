@@ -6,6 +6,7 @@ A text-only checkpoint, in the layout of LLaDA2.0 and LLaDA2.1, is a backbone an
 from pathlib import Path
 from typing import Self
 
+import psutil
 import torch
 
 from unimodal import checkpoint
@@ -80,6 +81,7 @@ class Components:
         settings = Settings.of_checkpoint(folder)
         text_tokenizer = TextTokenizer.from_pretrained(folder)
         backbone = checkpoint.load_backbone(folder, device=place, dtype=precision)
+        pack_if_there_is_room(backbone)
         return cls(
             backbone=backbone,
             text_tokenizer=text_tokenizer,
@@ -180,6 +182,13 @@ def read_patch_size(folder: str | Path) -> int:
     if size is None:
         raise ValueError(f"patch_size: {Path(folder) / IMAGE_TOKENIZER / 'config.json'} does not state it")
     return size
+
+
+def pack_if_there_is_room(backbone: MaskedDiffusionTransformer) -> None:
+    """Packs the weights on a CPU (`pack_weights`), where the second copy takes no more than half of what is free."""
+    size = sum(weight.nbytes for weight in backbone.parameters())
+    if backbone.device.type == "cpu" and 2 * size <= psutil.virtual_memory().available:
+        backbone.pack_weights()
 
 
 def pick_device(device: torch.device | str | None = None) -> torch.device:

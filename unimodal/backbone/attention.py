@@ -6,7 +6,10 @@ from torch import Tensor, nn
 
 from unimodal.backbone.cache import Cache
 from unimodal.backbone.config import BackboneConfig
+from unimodal.backbone.packed import Derived, Linear
 from unimodal.backbone.rotary import rotate
+
+Positions = slice | Tensor | tuple[Tensor, Tensor]
 
 # Queries up to which scores of all keys are held at once.
 SHORT = 256
@@ -63,21 +66,29 @@ class RMSNorm(nn.Module):
 class Attention(nn.Module):
     """Fused projection [queries | keys | values], norm of queries and keys, rotation, attention, projection."""
 
+    norm_weights: Derived | None = None
+
     def __init__(self, config: BackboneConfig, layer: int) -> None:
         super().__init__()
         assert config.head_dim is not None
         self.layer = layer
         self.num_heads, self.num_key_value_heads = config.num_attention_heads, config.num_key_value_heads
-        self.head_dim = config.head_dim
+        self.head_dim, self.rotary_dim = config.head_dim, config.rotary_dim
         self.dropout = config.attention_dropout
         slots = self.num_heads + 2 * self.num_key_value_heads
-        self.query_key_value = nn.Linear(config.hidden_size, slots * self.head_dim, bias=config.use_qkv_bias)
-        self.output = nn.Linear(self.num_heads * self.head_dim, config.hidden_size, bias=config.use_bias)
+        self.query_key_value = Linear(config.hidden_size, slots * self.head_dim, bias=config.use_qkv_bias)
+        self.output = Linear(self.num_heads * self.head_dim, config.hidden_size, bias=config.use_bias)
         if config.use_qk_norm:
             self.query_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
             self.key_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
         else:
             self.query_norm, self.key_norm = nn.Identity(), nn.Identity()
+
+    def pack(self) -> None:
+        """Keeps the weights of both norms side by side, as they are used."""
+        if isinstance(self.query_norm, RMSNorm) and isinstance(self.key_norm, RMSNorm):
+            norms = self.query_norm.weight, self.key_norm.weight
+            self.norm_weights = Derived(self._weights_of_heads(*norms).detach(), *norms)
 
     def forward(
         self,
@@ -85,29 +96,39 @@ class Attention(nn.Module):
         rotary: tuple[Tensor, Tensor],
         mask: Tensor | None,
         cache: Cache | None = None,
+        wanted: Positions | None = None,
     ) -> Tensor:
-        """x [B, L, H]; mask additive [B or 1, 1, L, cached + L] or None = everything visible; returns [B, L, H]."""
+        """x [B, L, H]; mask additive [B or 1, 1, L, cached + L] or None = everything visible; returns [B, L', H], of
+        the `wanted` positions only, a slice or int [L'].
+        """
         batch, length, _ = x.shape
         slots = self.query_key_value(x).view(batch, length, -1, self.head_dim)
         turned, value = slots.split([self.num_heads + self.num_key_value_heads, self.num_key_value_heads], dim=2)
-        turned = rotate(self._normalised(turned), *rotary).transpose(1, 2)
-        query, key = turned.split([self.num_heads, self.num_key_value_heads], dim=1)
-        value = value.transpose(1, 2)
+        turned = rotate(self._normalised(turned), *rotary, self.rotary_dim)
+        query, key = turned.split([self.num_heads, self.num_key_value_heads], dim=2)
+        query, key, value = pick(query, wanted).transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
         if cache is not None:
             key, value = cache.extend(self.layer, key, value)
-        mask = mask if mask is None else mask.to(query.dtype)
+        mask = mask if mask is None else pick(mask.squeeze(1), wanted)[:, None].to(query.dtype)
+        if not query.shape[2]:
+            return x[:, :0]
         mixed = attend(query, key, value, mask, self.dropout if self.training else 0.0)
-        return self.output(mixed.transpose(1, 2).reshape(batch, length, -1))
+        return self.output(mixed.transpose(1, 2).flatten(2))
 
     def _normalised(self, heads: Tensor) -> Tensor:
         """Queries and keys [B, L, heads + kv_heads, head_dim] in one pass, each with the weight of its norm."""
         if not (isinstance(self.query_norm, RMSNorm) and isinstance(self.key_norm, RMSNorm)):
             return heads
-        weights = [
-            self.query_norm.weight.expand(self.num_heads, -1),
-            self.key_norm.weight.expand(self.num_key_value_heads, -1),
-        ]
-        return F.rms_norm(heads, heads.shape[-1:], eps=self.query_norm.epsilon) * torch.cat(weights).to(heads.dtype)
+        norms = self.query_norm.weight, self.key_norm.weight
+        if self.norm_weights is not None and self.norm_weights.holds(*norms) and not torch.is_grad_enabled():
+            weights = self.norm_weights.value
+        else:
+            weights = self._weights_of_heads(*norms)
+        return F.rms_norm(heads, heads.shape[-1:], eps=self.query_norm.epsilon) * weights.to(heads.dtype)
+
+    def _weights_of_heads(self, query: Tensor, key: Tensor) -> Tensor:
+        """Weights of the norms, [heads + kv_heads, head_dim]."""
+        return torch.cat([query.expand(self.num_heads, -1), key.expand(self.num_key_value_heads, -1)])
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0) -> Tensor:
@@ -157,3 +178,21 @@ def _attend_in_two_products(query: Tensor, key: Tensor, value: Tensor, mask: Ten
         scores = scores if mask is None else scores + mask  # in place, the gradient of a view would be copied thrice
         shares = scores.softmax(dim=-1)
         return (shares.view(batch, key.shape[1], -1, key.shape[2]) @ value).view_as(query)
+
+
+def pick(hidden: Tensor, positions: Positions | None) -> Tensor:
+    """The hidden states [B, L, H] at `positions`: all, a slice or int [L'] the same in each row, int [B, L'] for each
+    row its own, or pairs (rows [N], positions [N]) for hidden states [N, H].
+    """
+    if positions is None:
+        return hidden
+    if isinstance(positions, slice):
+        return hidden[:, positions]
+    if isinstance(positions, tuple):
+        rows, columns = positions
+        return hidden.flatten(0, 1).index_select(0, rows * hidden.shape[1] + columns)
+    if positions.dim() == 1:
+        return hidden.index_select(1, positions)
+    if positions.dim() == 2:
+        return hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[2]))
+    raise ValueError(f"logits_for: got shape {tuple(positions.shape)}, allowed is [L'] or [B, L']")

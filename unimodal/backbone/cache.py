@@ -5,9 +5,20 @@ For inference only: what is stored is detached.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class _Views(NamedTuple):
+    """Parts of a layer's buffer: what a forward writes, from and up to `place`, and what it reads."""
+
+    place: tuple[int, int]
+    own_keys: Tensor
+    own_values: Tensor
+    keys: Tensor
+    values: Tensor
 
 
 class PrefixCache:
@@ -25,6 +36,8 @@ class PrefixCache:
         self.length = 0
         self._capacity = capacity
         self._buffers: list[Tensor | None] = [None] * num_layers  # each [2, B, kv_heads, capacity, head_dim]
+        # Where each layer wrote last and what it read, as views: the steps of a block do the same again and again.
+        self._views: list[_Views | None] = [None] * num_layers
 
     @property
     def num_layers(self) -> int:
@@ -64,9 +77,13 @@ class PrefixCache:
         buffer = self._reserve(layer, keys, stop)
         if buffer.shape[1] != keys.shape[0]:
             raise ValueError(f"cache: holds {buffer.shape[1]} rows, the forward has {keys.shape[0]}")
-        buffer[0, :, :, self.length : stop] = keys.detach()
-        buffer[1, :, :, self.length : stop] = values.detach()
-        return buffer[0, :, :, :stop], buffer[1, :, :, :stop]
+        views = self._views[layer]
+        if views is None or views.place != (self.length, stop):
+            own, whole = buffer[:, :, :, self.length : stop], buffer[:, :, :, :stop]
+            views = self._views[layer] = _Views((self.length, stop), own[0], own[1], whole[0], whole[1])
+        views.own_keys.copy_(keys.detach())
+        views.own_values.copy_(values.detach())
+        return views.keys, views.values
 
     def append(self, count: int) -> None:
         """Makes the last `count` positions written by `extend` in every layer part of the prefix."""
@@ -141,7 +158,7 @@ class PrefixCache:
         grown = like.new_zeros(2, batch, heads, capacity, width).detach()
         if buffer is not None and self.length:
             grown[:, :, :, : self.length] = buffer[:, :, :, : self.length]
-        self._buffers[layer] = grown
+        self._buffers[layer], self._views[layer] = grown, None
         return grown
 
 

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from unimodal.backbone.attention import Attention, RMSNorm, additive_mask
+from unimodal.backbone.attention import Attention, Positions, RMSNorm, additive_mask, pick
 from unimodal.backbone.cache import Cache, PrefixCache
 from unimodal.backbone.config import BackboneConfig
 from unimodal.backbone.moe import EXPERT_PATHS, Experts, GatedFeedForward, MixtureOfExperts, Router
+from unimodal.backbone.packed import Linear, Packed, can_pack
 from unimodal.backbone.rotary import rotary_table
-
-Positions = slice | Tensor | tuple[Tensor, Tensor]
 
 
 @dataclass
@@ -56,6 +55,7 @@ class MaskedDiffusionTransformer(PreTrainedModel):
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.num_hidden_layers))
         self.final_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.head = VocabularyHead(config.hidden_size, config.vocab_size, bias=False)
+        self._rotary: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
         self.post_init()
 
     def forward(
@@ -86,8 +86,13 @@ class MaskedDiffusionTransformer(PreTrainedModel):
         Raises:
             ValueError: a mask or positions of another shape.
         """
-        hidden, states, counts = self._encode(tokens, position_ids, attention_mask, cache, update_cache, return_hidden)
-        logits = self.head(_pick(hidden, logits_for), vocab_range)
+        same_in_all_rows = isinstance(logits_for, slice) or (isinstance(logits_for, Tensor) and logits_for.dim() == 1)
+        # The last layer leaves out what nobody asks for, but for its keys and values.
+        wanted = logits_for if same_in_all_rows and not (self.training or return_hidden) else None
+        hidden, states, counts = self._encode(
+            tokens, position_ids, attention_mask, cache, update_cache, return_hidden, wanted
+        )
+        logits = self.head(hidden if wanted is not None else pick(hidden, logits_for), vocab_range)
         return BackboneOutput(logits, states, counts)
 
     def hidden(
@@ -99,7 +104,7 @@ class MaskedDiffusionTransformer(PreTrainedModel):
         update_cache: bool = False,
     ) -> Tensor:
         """The output of the final norm [B, L, H], ready for `head`. Arguments as in `forward`."""
-        return self._encode(tokens, position_ids, attention_mask, cache, update_cache, False)[0]
+        return self._encode(tokens, position_ids, attention_mask, cache, update_cache)[0]
 
     def new_cache(self, capacity: int = 0) -> PrefixCache:
         """An empty prefix cache for this model, with room for `capacity` positions."""
@@ -117,6 +122,15 @@ class MaskedDiffusionTransformer(PreTrainedModel):
             if isinstance(module, Experts):
                 module.path = path
 
+    def pack_weights(self) -> None:
+        """Keeps a second copy of the weights in the layout with which a CPU multiplies few rows fastest, where there is
+        one; for inference. A weight that has changed since is used as it is; one that is written to through `.data`
+        needs another call.
+        """
+        for module in self.modules():
+            if isinstance(module, Attention | Linear | MixtureOfExperts | VocabularyHead):
+                module.pack()
+
     def _encode(
         self,
         tokens: Tensor,
@@ -124,7 +138,8 @@ class MaskedDiffusionTransformer(PreTrainedModel):
         attention_mask: Tensor | None,
         cache: Cache | None,
         update_cache: bool,
-        return_hidden: bool,
+        return_hidden: bool = False,
+        wanted: Positions | None = None,
     ) -> tuple[Tensor, tuple[Tensor, ...] | None, Tensor | None]:
         if tokens.dim() != 2:
             raise ValueError(f"tokens: got shape {tuple(tokens.shape)}, allowed is [batch, length]")
@@ -136,20 +151,42 @@ class MaskedDiffusionTransformer(PreTrainedModel):
         _check_shapes(tokens, position_ids, attention_mask, cached, 3 if grid_dim else 1)
 
         x = self.embedding(tokens)
-        periods = self.config.grid_rotary_periods
-        rotary = rotary_table(position_ids, self.config.rotary_dim, self.config.rope_theta, x.dtype, grid_dim, periods)
+        rotary = self._rotary_table(position_ids, x.dtype)
         mask = None if attention_mask is None else additive_mask(attention_mask, _run_dtype(x))
         states, counts = [], []
-        for layer in self.layers:
+        for index, layer in enumerate(self.layers):
             if return_hidden:
                 states.append(x)
-            x, layer_counts = layer(x, rotary, mask, cache)
+            is_last = index == len(self.layers) - 1
+            x, layer_counts = layer(x, rotary, mask, cache, wanted if is_last else None)
             if layer_counts is not None:
                 counts.append(layer_counts)
         x = self.final_norm(x)
         if cache is not None and update_cache:
             cache.append(length)
         return x, (*states, x) if return_hidden else None, torch.stack(counts) if counts and self.training else None
+
+    def _rotary_table(self, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The table of these positions; on a CPU the last one is kept, as all steps of a block have the same."""
+        keeps = position_ids.device.type == "cpu" and not torch.compiler.is_compiling()
+        if self._rotary is not None and keeps:
+            positions, table = self._rotary
+            if table[0].dtype == dtype and torch.equal(positions, position_ids):
+                return table
+        config = self.config
+        assert config.head_dim is not None
+        table = rotary_table(
+            position_ids,
+            config.head_dim,
+            config.rotary_dim,
+            config.rope_theta,
+            dtype,
+            config.grid_rotary_dim,
+            config.grid_rotary_periods,
+        )
+        if keeps:
+            self._rotary = position_ids.clone(), table
+        return table
 
     def get_input_embeddings(self) -> nn.Module:
         return self.embedding
@@ -192,9 +229,14 @@ class Layer(GradientCheckpointingLayer):
         rotary: tuple[Tensor, Tensor],
         mask: Tensor | None,
         cache: Cache | None = None,
+        wanted: Positions | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """x [B, L, H] -> [B, L, H] and the tokens per expert [E] (None in a dense layer)."""
-        x = x + self.attention(self.attention_norm(x), rotary, mask, cache)
+        """x [B, L, H] -> [B, L', H], of the `wanted` positions only, and the tokens per expert [E] (None in a dense
+        layer, and where nothing is wanted).
+        """
+        x = pick(x, wanted) + self.attention(self.attention_norm(x), rotary, mask, cache, wanted)
+        if not x.shape[1]:
+            return x, None
         update: Any = self.feed_forward(self.feed_forward_norm(x))
         update, counts = update if isinstance(update, tuple) else (update, None)
         return x + update, counts
@@ -203,30 +245,23 @@ class Layer(GradientCheckpointingLayer):
 class VocabularyHead(nn.Linear):
     """Hidden states to float32 logits, over the whole vocabulary or a range of it."""
 
+    packed: dict[tuple[int, int], Packed] | None = None
+
+    def pack(self) -> None:
+        """From now on every range is packed when it is first asked for."""
+        self.packed = {} if can_pack(self.weight) else None
+
     def forward(self, input: Tensor, vocab_range: tuple[int, int] | None = None) -> Tensor:
         """input [..., H] -> [..., V'], V' = stop - start of `vocab_range`."""
-        if vocab_range is None:
-            return super().forward(input).float()
-        start, stop = vocab_range
+        start, stop = vocab_range or (0, self.out_features)
         if not 0 <= start < stop <= self.out_features:
             raise ValueError(f"vocab_range: got {vocab_range}, allowed is a range within [0, {self.out_features}]")
+        if self.packed is not None:
+            packed = self.packed.get((start, stop)) or Packed(self.weight[start:stop], self.weight)
+            self.packed[start, stop] = packed
+            if packed.fits(input, self.weight):
+                return packed.product(input).float()
         return F.linear(input, self.weight[start:stop]).float()
-
-
-def _pick(hidden: Tensor, positions: Positions | None) -> Tensor:
-    """The hidden states [B, L, H] at `positions` as `MaskedDiffusionTransformer.forward` describes them."""
-    if positions is None:
-        return hidden
-    if isinstance(positions, slice):
-        return hidden[:, positions]
-    if isinstance(positions, tuple):
-        rows, columns = positions
-        return hidden.flatten(0, 1).index_select(0, rows * hidden.shape[1] + columns)
-    if positions.dim() == 1:
-        return hidden.index_select(1, positions)
-    if positions.dim() == 2:
-        return hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[2]))
-    raise ValueError(f"logits_for: got shape {tuple(positions.shape)}, allowed is [L'] or [B, L']")
 
 
 def _run_dtype(x: Tensor) -> torch.dtype:

@@ -8,8 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unimodal.backbone.config import BackboneConfig
+from unimodal.backbone.packed import Linear, PackedExperts, can_pack
 
 EXPERT_PATHS = ("grouped", "loop")
+FEW = 4
+"""Computing so many times the experts that a token goes to takes no longer than finding its own."""
 
 
 class GatedFeedForward(nn.Module):
@@ -17,9 +20,9 @@ class GatedFeedForward(nn.Module):
 
     def __init__(self, hidden_size: int, intermediate_size: int) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
-        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
-        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
+        self.gate_proj = Linear(hidden_size, intermediate_size, bias=False)
+        self.up_proj = Linear(hidden_size, intermediate_size, bias=False)
+        self.down_proj = Linear(intermediate_size, hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
@@ -28,6 +31,8 @@ class GatedFeedForward(nn.Module):
 class MixtureOfExperts(nn.Module):
     """Routed experts plus a shared one that every token passes."""
 
+    packed: PackedExperts | None = None
+
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.router = Router(config)
@@ -35,13 +40,30 @@ class MixtureOfExperts(nn.Module):
         width = config.moe_intermediate_size * config.num_shared_experts
         self.shared_experts = GatedFeedForward(config.hidden_size, width) if width else None
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x [B, L, H] -> [B, L, H] and the number of tokens each expert received, int [E]."""
+    def pack(self) -> None:
+        """Packs the experts if they are few."""
+        weights = self._weights()
+        are_few = len(self.experts.down_proj) <= FEW * self.router.num_chosen
+        self.packed = PackedExperts(*weights) if are_few and weights and can_pack(*weights) else None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """x [B, L, H] -> [B, L, H] and the tokens that each expert received, int [E], or None where nobody counted."""
         tokens = x.flatten(0, 1)
         chosen, weights = self.router(tokens)
+        packed = None if self.training or self.experts.path != "grouped" else self.packed
+        if packed is not None and packed.fits(tokens, *self._weights()):
+            return packed(tokens, chosen, weights).view_as(x), None
         routed, counts = self.experts(tokens, chosen, weights)
         routed = routed.view_as(x)
         return (routed if self.shared_experts is None else routed + self.shared_experts(x)), counts
+
+    def _weights(self) -> list[Tensor]:
+        """Those of all experts; none where a layer of the shared one has been replaced by something else."""
+        shared = self.shared_experts
+        layers = [] if shared is None else [shared.gate_proj, shared.up_proj, shared.down_proj]
+        if any(type(layer) is not Linear for layer in layers):
+            return []
+        return [self.experts.gate_up_proj, self.experts.down_proj, *(layer.weight for layer in layers)]
 
 
 class Router(nn.Module):
@@ -70,9 +92,10 @@ class Router(nn.Module):
     def choose(self, scores: Tensor) -> Tensor:
         """The K best experts [T, K] by biased scores [T, E], within the groups whose two best experts sum highest."""
         grouped = scores.view(scores.shape[0], self.num_groups, -1)
-        best = grouped.topk(2, dim=-1).values.sum(dim=-1).topk(self.kept_groups, dim=-1, sorted=False).indices
-        dropped = torch.ones_like(grouped[..., 0], dtype=torch.bool).scatter_(1, best, False)
-        return grouped.masked_fill(dropped[..., None], float("-inf")).flatten(1).topk(self.num_chosen, dim=-1).indices
+        best_two = grouped if grouped.shape[2] == 2 else grouped.topk(2, dim=-1).values
+        kept = best_two.sum(dim=-1).topk(self.kept_groups, dim=-1, sorted=False).indices
+        dropped = grouped.new_full(grouped.shape[:2], float("-inf")).scatter_(1, kept, 0.0)
+        return (grouped + dropped[..., None]).flatten(1).topk(self.num_chosen, dim=-1).indices
 
 
 class Experts(nn.Module):

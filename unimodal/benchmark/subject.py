@@ -14,7 +14,7 @@ import unimodal
 import unimodal_configs
 from unimodal.backbone import BackboneConfig, MaskedDiffusionTransformer
 from unimodal.benchmark.machine import free_memory
-from unimodal.components import pick_device, pick_dtype
+from unimodal.components import pack_if_there_is_room, pick_device, pick_dtype
 from unimodal.diffusion.canvas import Locate
 from unimodal.inventory import inventory
 from unimodal_decoders.autoencoder import build_autoencoder
@@ -108,6 +108,7 @@ def build_random(name: str, device: str | None, dtype: str | None, seed: int, *,
         decoder = _random_decoder(sections) if with_pixels else None
     for router in backbone.routers():
         router.expert_bias = router.expert_bias.float()
+    pack_if_there_is_room(backbone)
     return Subject(
         name=Path(name).stem,
         weights="random",

@@ -5,7 +5,7 @@ A token never sees a later block, so the keys and values of a block are final as
 the first pass of the next one. `PlainDenoiser` is its slow twin, which computes the whole window in every step, as
 the published code does. `SprintDenoiser` of `sprint.py` reads a part of the finished blocks only.
 
-Legend: R rows, B positions of a block, V vocabulary or the part of it that is asked for.
+Legend: R rows, B positions of a block, P places of it, V vocabulary or the part of it that is asked for.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Denoiser(Protocol):
     forwards: int
     computed: int
 
-    def logits(self, canvas: Canvas, block: int) -> Tensor:
-        """Logits of one block, float32 [R, B, V]. Blocks are asked for in order; those before `block` have no masks
-        any more.
+    def logits(self, canvas: Canvas, block: int, places: Tensor | None = None) -> Tensor:
+        """Logits of one block, float32 [R, B, V], or of some `places` of it, int64 [P] -> [R, P, V]. Blocks are asked
+        for in order; those before `block` have no masks any more.
         """
         ...
 
@@ -50,7 +50,7 @@ class PlainDenoiser:
         self._model = model
         self._vocab_range = vocab_range
 
-    def logits(self, canvas: Canvas, block: int) -> Tensor:
+    def logits(self, canvas: Canvas, block: int, places: Tensor | None = None) -> Tensor:
         columns = canvas.columns(block)
         stop = columns.stop
         self.forwards += 1
@@ -59,7 +59,7 @@ class PlainDenoiser:
             canvas.tokens[:, :stop],
             position_ids=canvas.positions(0, stop),
             attention_mask=canvas.visible(0, stop),
-            logits_for=columns,
+            logits_for=columns if places is None else places + columns.start,
             vocab_range=self._vocab_range,
         ).logits
 
@@ -87,19 +87,20 @@ class CachedDenoiser:
         self._cache: PrefixCache | None = None
         self._mask: tuple[tuple[int, ...], Tensor | None] = (), None
 
-    def logits(self, canvas: Canvas, block: int) -> Tensor:
+    def logits(self, canvas: Canvas, block: int, places: Tensor | None = None) -> Tensor:
         cache = self._cache or self._begin(canvas)
         self._cache = cache
         start = cache.length
         columns = canvas.columns(block)
-        final = columns.start > start
+        if columns.start == start:
+            wanted = slice(None) if places is None else places
+            return self._run(canvas, start, columns.stop, cache, wanted, update=False)[0]
         wanted = slice(columns.start - start, columns.stop - start)
-        logits, confidence = self._run(canvas, start, columns.stop, cache, wanted, update=final)
-        if final:
-            # The block in work is not final: its part of what was stored goes again.
-            cache.truncate(columns.start)
-            self._finished(canvas, start, columns.start, confidence)
-        return logits
+        logits, confidence = self._run(canvas, start, columns.stop, cache, wanted, update=True)
+        # The block in work is not final: its part of what was stored goes again.
+        cache.truncate(columns.start)
+        self._finished(canvas, start, columns.start, confidence)
+        return logits if places is None else logits[:, places]
 
     def keep(self, rows: Tensor) -> None:
         self._mask = (), None
@@ -109,9 +110,9 @@ class CachedDenoiser:
             self._names = [self._names[row] for row in rows.tolist()]
 
     def _run(
-        self, canvas: Canvas, start: int, stop: int, cache: PrefixCache, wanted: slice, *, update: bool
+        self, canvas: Canvas, start: int, stop: int, cache: PrefixCache, wanted: slice | Tensor, *, update: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Computes columns `start` to `stop`: float32 logits of the `wanted` ones [R, B, V], and how sure the model is
+        """Computes columns `start` to `stop`: float32 logits of the `wanted` ones [R, P, V], and how sure the model is
         of each token [R, stop - start] where this denoiser wants to know.
         """
         self.forwards += 1

@@ -73,6 +73,15 @@ class Run:
         self._given = {row: end for row, (done, end) in enumerate(zip(self._done, self._ends, strict=True)) if done}
         self.complete = bool(self._given)
 
+    def places_in_question(self) -> Tensor | None:
+        """Places of the block where a step may write in any sample, int64 [P]; None is all of them. Only a CPU is told:
+        elsewhere finding out would cost more than it spares.
+        """
+        if self._policy.revises or self._device.type != "cpu":
+            return None
+        places = self._masked.any(dim=0).nonzero().flatten()
+        return None if len(places) == self._masked.shape[1] else places
+
     def step(self, step: int, logits: Tensor, first_id: int) -> Written:
         """Takes one step from the logits [N, B, V], whose first entry is that of token `first_id`."""
         canvas, options, works = self._canvas, self._options, self._works
@@ -139,6 +148,7 @@ class Run:
         self._generators = [self._generators[row] for row in kept]
         self._alive = [self._alive[row] for row in kept]
         self._works = [self._works[row] for row in kept]
+        self._masked = self._masked[rows]
         self._given = {place: self._given[row] for place, row in enumerate(kept) if row in self._given}
         self.busy, self.complete = any(self._works), bool(self._given)
 
@@ -146,6 +156,7 @@ class Run:
         """Finds out who is done and who goes on, from the positions that are still masked and the samples that want
         more steps; the only time that a step waits for the device.
         """
+        self._masked = masked
         tokens = self._canvas.samples()[:, self._columns]
         width = tokens.shape[1]
         order = torch.arange(width, device=self._device)

@@ -117,13 +117,13 @@ class SprintDenoiser(CachedDenoiser):
         self._block, self._step = -1, 0
         self._pruned: tuple[PrefixCache, Tensor] | None = None
 
-    def logits(self, canvas: Canvas, block: int) -> Tensor:
+    def logits(self, canvas: Canvas, block: int, places: Tensor | None = None) -> Tensor:
         if block != self._block:
             self._block, self._step, self._pruned = block, 0, None
         self._step += 1
         if self._pruned is not None:
-            return self._logits_after_pruning(canvas, block, *self._pruned)
-        logits = super().logits(canvas, block)
+            return self._logits_after_pruning(canvas, block, places, *self._pruned)
+        logits = super().logits(canvas, block, places)
         options, columns = self._options, canvas.columns(block)
         if self._step == options.cache_warmup_steps and columns.start > 0 and not options.keeps_everything:
             assert self._cache is not None
@@ -149,7 +149,9 @@ class SprintDenoiser(CachedDenoiser):
             cache, visible = self._pruned
             self._pruned = cache.select(rows), visible[rows]
 
-    def _logits_after_pruning(self, canvas: Canvas, block: int, cache: PrefixCache, visible: Tensor) -> Tensor:
+    def _logits_after_pruning(
+        self, canvas: Canvas, block: int, places: Tensor | None, cache: PrefixCache, visible: Tensor
+    ) -> Tensor:
         columns = canvas.columns(block)
         self.forwards += 1
         self.computed += columns.stop - columns.start
@@ -158,11 +160,12 @@ class SprintDenoiser(CachedDenoiser):
             position_ids=canvas.positions(columns.start, columns.stop),
             attention_mask=visible,
             cache=cache,
+            logits_for=places,
             vocab_range=self._vocab_range,
         ).logits
 
     def _run(
-        self, canvas: Canvas, start: int, stop: int, cache: PrefixCache, wanted: slice, *, update: bool
+        self, canvas: Canvas, start: int, stop: int, cache: PrefixCache, wanted: slice | Tensor, *, update: bool
     ) -> tuple[Tensor, Tensor | None]:
         if not (update and self._wants_confidence):
             return super()._run(canvas, start, stop, cache, wanted, update=update)
@@ -176,6 +179,7 @@ class SprintDenoiser(CachedDenoiser):
             update_cache=True,
         )
         # The columns that are wanted belong to the block in work, which is no prefix yet.
+        assert isinstance(wanted, slice)
         final = hidden if wanted.start == wanted.stop else hidden[:, : wanted.start]
         return self._model.head(hidden[:, wanted], self._vocab_range), confidences(self._model.head, final)
 

@@ -50,12 +50,17 @@ class StaticDenoiser(CachedDenoiser):
         can_record = model.device.type == "cuda" and model.dtype == torch.bfloat16
         self._steps = RecordedSteps(record=can_record if record is None else record)
 
+    def logits(self, canvas: Canvas, block: int, places: Tensor | None = None) -> Tensor:
+        # Places differ from step to step: all are computed.
+        logits = super().logits(canvas, block)
+        return logits if places is None else logits[:, places]
+
     def keep(self, rows: Tensor) -> None:
         super().keep(rows)
         self._steps.clear()  # the rows that stay lie elsewhere
 
     def _run(
-        self, canvas: Canvas, start: int, stop: int, cache: PrefixCache, wanted: slice, *, update: bool
+        self, canvas: Canvas, start: int, stop: int, cache: PrefixCache, wanted: slice | Tensor, *, update: bool
     ) -> tuple[Tensor, Tensor | None]:
         if update or start == 0:
             return super()._run(canvas, start, stop, cache, wanted, update=update)

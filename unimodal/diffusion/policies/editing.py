@@ -33,6 +33,10 @@ class EditingPolicy(QuotaPolicy):
         check_count("max_post_steps", self.max_post_steps, least=0)
         check_share("editing_threshold", self.editing_threshold)
 
+    @property
+    def revises(self) -> bool:
+        return True
+
     def decide(self, block: Block, proposal: Proposal, draw: Draw) -> Decision:
         filled = super().decide(block, proposal, draw).chosen
         better, confidence = proposal.most_probable()

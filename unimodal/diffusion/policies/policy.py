@@ -77,6 +77,11 @@ class Policy(Protocol):
         """Whether the policy is for whole sequences in one block only."""
         ...
 
+    @property
+    def revises(self) -> bool:
+        """Whether positions that are filled may change; proposals at these mean nothing otherwise."""
+        ...
+
     def decide(self, block: Block, proposal: Proposal, draw: Draw) -> Decision:
         """What to write where; `draw` gives uniform numbers [N, B]."""
         ...
@@ -84,7 +89,7 @@ class Policy(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Plain:
-    """Answers that most policies share: nothing is drawn, text and blocks of any kind are fine."""
+    """Answers that most policies share: nothing is drawn, text and blocks of any kind are fine, what stands stays."""
 
     @property
     def draws(self) -> bool:
@@ -96,6 +101,10 @@ class Plain:
 
     @property
     def needs_sequence(self) -> bool:
+        return False
+
+    @property
+    def revises(self) -> bool:
         return False
 
 
