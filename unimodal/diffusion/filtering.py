@@ -1,9 +1,9 @@
 """From logits to one proposed token and its probability per position.
 
-Legend: N samples, B positions, V vocabulary (or the part of it that may be chosen).
+Legend: N samples, B positions, P of them, V vocabulary (or the part of it that may be chosen).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,9 +18,10 @@ class Proposal:
     Args:
         tokens: ids, int64 [N, B].
         confidence: their probabilities, float32 [N, B].
-        distribution: what they were taken from, float32 [N, B, V].
+        distribution: what they were taken from, float32 [N, B, V], or [N, P, V] at some `places`.
         first_id: the id of the distribution's first entry.
         forbidden: the entry of the mask, None if it has none.
+        places: where something is proposed, int64 [P]; None is everywhere. Elsewhere tokens and probabilities are 0.
     """
 
     tokens: Tensor
@@ -28,6 +29,19 @@ class Proposal:
     distribution: Tensor
     first_id: int = 0
     forbidden: int | None = None
+    places: Tensor | None = None
+
+    def among(self, places: Tensor, width: int) -> "Proposal":
+        """This proposal for P positions as one for a block of `width`, where these are at `places`."""
+        tokens = self.tokens.new_zeros(len(self.tokens), width).index_copy_(1, places, self.tokens)
+        placed = replace(self, tokens=tokens, places=places)
+        return replace(placed, confidence=placed.spread(self.confidence))
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Values of the distribution's positions, [N, P] -> [N, B]."""
+        if self.places is None:
+            return values
+        return values.new_zeros(self.tokens.shape).index_copy_(1, self.places, values)
 
     def most_probable(self) -> tuple[Tensor, Tensor]:
         """The most probable token at each position, int64 [N, B], and its probability, float32 [N, B]."""

@@ -25,8 +25,12 @@ class Guidance(Protocol):
         """Whether `combine` mixes logits of tokens that cannot be chosen into those that can."""
         ...
 
-    def combine(self, logits: Tensor) -> Tensor:
-        """Guided logits [N, B, V] from those of the branches [G, N, B, V], the conditional branch first."""
+    def combine(self, logits: Tensor, places: Tensor | None = None) -> Tensor:
+        """Guided logits [N, B, V] from those of the branches [G, N, B, V], the conditional branch first.
+
+        Args:
+            places: of the block, int64 [P], if these are logits of some of them only, [G, N, P, V] -> [N, P, V].
+        """
         ...
 
     def select(self, samples: Tensor) -> "Guidance":
@@ -53,7 +57,7 @@ class NoGuidance(Alike):
     def needs_whole_vocabulary(self) -> bool:
         return False
 
-    def combine(self, logits: Tensor) -> Tensor:
+    def combine(self, logits: Tensor, places: Tensor | None = None) -> Tensor:
         return logits[0]
 
 
@@ -74,7 +78,7 @@ class PromptGuidance(Alike):
     def needs_whole_vocabulary(self) -> bool:
         return self.rescale != 0
 
-    def combine(self, logits: Tensor) -> Tensor:
+    def combine(self, logits: Tensor, places: Tensor | None = None) -> Tensor:
         conditional, unconditional = logits
         guided = unconditional + self.scale * (conditional - unconditional)
         return rescaled(guided, conditional, self.rescale)
@@ -98,7 +102,7 @@ class EditGuidance(Alike):
     def needs_whole_vocabulary(self) -> bool:
         return self.rescale != 0
 
-    def combine(self, logits: Tensor) -> Tensor:
+    def combine(self, logits: Tensor, places: Tensor | None = None) -> Tensor:
         full, without_text = logits[0], logits[1]
         guided = without_text + self.text_scale * (full - without_text)
         if self.image_scale != 0:

@@ -21,8 +21,9 @@ class AllowedTokens(NoGuidance):
     kinds: Tensor
     kind_of: Tensor
 
-    def combine(self, logits: Tensor) -> Tensor:
-        return super().combine(logits).masked_fill(~self.kinds[self.kind_of], -torch.inf)
+    def combine(self, logits: Tensor, places: Tensor | None = None) -> Tensor:
+        kind_of = self.kind_of if places is None else self.kind_of[:, places]
+        return super().combine(logits).masked_fill(~self.kinds[kind_of], -torch.inf)
 
     def select(self, samples: Tensor) -> Self:
         return replace(self, kind_of=self.kind_of[samples])

@@ -82,8 +82,10 @@ class Run:
         places = self._masked.any(dim=0).nonzero().flatten()
         return None if len(places) == self._masked.shape[1] else places
 
-    def step(self, step: int, logits: Tensor, first_id: int) -> Written:
-        """Takes one step from the logits [N, B, V], whose first entry is that of token `first_id`."""
+    def step(self, step: int, logits: Tensor, first_id: int, places: Tensor | None = None) -> Written:
+        """Takes one step from the logits [N, B, V], whose first entry is that of token `first_id`, or from those at the
+        `places` in question [N, P, V].
+        """
         canvas, options, works = self._canvas, self._options, self._works
         tokens = canvas.samples()[:, self._columns].clone()
         writable = self._open & self._working[:, None]
@@ -98,8 +100,10 @@ class Run:
             top_p=options.top_p,
             first_id=first_id,
             mask_id=self._mask_id,
-            draw=draw,
+            draw=draw if places is None else lambda: draw()[:, places],
         )
+        if places is not None:
+            proposal = proposal.among(places, tokens.shape[1])
         block = Block(
             tokens=tokens,
             masked=masked,

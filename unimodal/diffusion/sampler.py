@@ -115,7 +115,7 @@ def stream(
         return rows
 
     while run.active:
-        step, logits = 0, None
+        step, logits, places = 0, None, None
         run.begin(block)
         while run.busy:
             if wanted is not None and (kept := run.wanted(wanted)) is not None:
@@ -126,26 +126,18 @@ def stream(
                 guidance = guidance.select(go_on_with(kept))
                 continue
             if logits is None or run.changed:
-                logits = _logits(source, canvas, block, run.places_in_question())
-                logits = guidance.combine(logits.unflatten(0, (canvas.num_branches, -1)))
+                places = run.places_in_question()
+                branches = source.logits(canvas, block, places).unflatten(0, (canvas.num_branches, -1))
+                logits = guidance.combine(branches, places)
                 if vocab_range is not None and head_range is None:
                     logits = logits[..., slice(*vocab_range)]
-            yield state(step, *run.step(step, logits, first_id))
+            yield state(step, *run.step(step, logits, first_id, places))
             step += 1
         if run.complete:
             yield state(step, *run.end_complete())
         if (kept := run.survivors()) is not None:
             guidance = guidance.select(go_on_with(kept))
         block += 1
-
-
-def _logits(source: Denoiser, canvas: Canvas, block: int, places: Tensor | None) -> Tensor:
-    """Logits of a block, float32 [R, B, V]; 0 everywhere but at `places`, int64 [P], if these are given."""
-    if places is None:
-        return source.logits(canvas, block)
-    columns = canvas.columns(block)
-    known = source.logits(canvas, block, places)
-    return known.new_zeros(len(known), columns.stop - columns.start, known.shape[2]).index_copy_(1, places, known)
 
 
 def _check(

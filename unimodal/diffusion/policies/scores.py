@@ -32,9 +32,9 @@ def score(remasking: str, proposal: Proposal, draw: Draw) -> Tensor:
     distribution = proposal.distribution
     if remasking == "top_k_margin":
         first, second = distribution.topk(2, dim=-1).values.unbind(-1)
-        return first - second
+        return proposal.spread(first - second)
     entropy = torch.special.entr(distribution).sum(dim=-1)
-    return 1 - entropy / math.log(distribution.shape[-1])
+    return proposal.spread(1 - entropy / math.log(distribution.shape[-1]))
 
 
 def check_remasking(value: str, allowed: Sequence[str] = ALL) -> None:
