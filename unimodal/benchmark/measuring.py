@@ -166,7 +166,7 @@ def _measure_job(case: JobCase, subject: Subject, seed: int) -> Measurement:
         seconds={
             "encode": spent.get("encode", 0.0),
             "prefill": first.seconds,
-            "denoise": writing - first.seconds,
+            "denoise": max(0.0, writing - first.seconds),  # the first step is timed from further outside
             "decode": spent.get("decode", 0.0),
         },
         forwards=output.stats.forwards,
