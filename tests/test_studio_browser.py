@@ -23,6 +23,8 @@ import unimodal_tokenizers
 from unimodal.diffusion.traces import Trace
 from unimodal.quickstart.tour import bundled_picture, read_tour
 from unimodal_apps.metadata import read_record
+from unimodal_apps.reproduction import compare, redraw
+from unimodal_apps.requests import Source
 from unimodal_apps.studio.visitor import VISITS, Visitor, find_browser, open_browser
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install playwright")
@@ -171,6 +173,29 @@ def test_what_is_painted_may_change_and_is_sent_once(user: Visitor, tmp_path: Pa
         assert edited.size == given.size
         assert edited.convert("RGB").crop(right).tobytes() == given.convert("RGB").crop(right).tobytes()
         assert edited.convert("RGB").tobytes() != given.convert("RGB").tobytes()
+
+
+def test_a_picture_of_a_conversation_can_be_made_again(user: Visitor, tmp_path: Path) -> None:
+    user.open("chat")
+    if user.page.locator("#chat-messages .bot").count() == 0:
+        user.drive("chat", seed=3)
+    user.page.locator("#chat-message textarea").fill(read_tour().story)
+    user.page.get_by_role("checkbox", name="Answer with pictures").check()
+    user.fix_seed("chat", 5)
+    user.run("chat")
+    user.wait("chat")
+    address = user.page.locator("#chat-messages .bot img").last.get_attribute("src")
+    assert address is not None
+    path = tmp_path / "told.png"
+    path.write_bytes(user.page.request.get(address).body())
+    record = read_record(path)
+    # The conversation began with a question about a picture.
+    assert record.task == "chat" and len(record.messages) == 3 and len(record.sources) == 1
+    pipe = unimodal.load("tiny", device="cpu")
+    pipe.set_progress_bar_config(disable=True)
+    shown = Source.read(str(bundled_picture(read_tour().questions[0].picture)), "shown")
+    with Image.open(path) as told:
+        assert compare(told, redraw(pipe, record, [shown])) is None
 
 
 def test_nothing_comes_from_afar(user: Visitor, address: str) -> None:

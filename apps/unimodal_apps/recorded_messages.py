@@ -7,6 +7,8 @@ among the sources of the record: `{"type": "image", "source": 0}`.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from unimodal_apps.metadata import Input
 from unimodal_apps.requests import Source
 
@@ -14,7 +16,7 @@ Message = Mapping[str, Any]
 
 
 def record_messages(messages: Sequence[Message]) -> tuple[list[dict[str, Any]], list[Input]]:
-    """Messages as `Pipeline.chat` takes them with paths for pictures and lists for codes, and the pictures shown.
+    """Messages as `Pipeline.chat` takes them, with paths or a `Source` for pictures, and the pictures shown.
 
     Raises:
         ValueError: a picture is no longer in its place.
@@ -24,12 +26,24 @@ def record_messages(messages: Sequence[Message]) -> tuple[list[dict[str, Any]], 
     def recorded(part: Mapping[str, Any]) -> dict[str, Any]:
         if part["type"] == "text":
             return dict(part)
-        if part.get("codes") is not None:
-            return {"type": "image", "codes": part["codes"]}
-        sources.append(Input(**Source.read(part["image"], "messages", keep=False).as_mapping()))
+        codes, image = part.get("codes"), part.get("image")
+        if codes is not None:
+            return {"type": "image", "codes": codes.tolist() if isinstance(codes, Tensor) else codes}
+        source = image if isinstance(image, Source) else Source.read(str(image), "messages", keep=False)
+        sources.append(Input(**source.as_mapping()))
         return {"type": "image", "source": len(sources) - 1}
 
     return _each_part(messages, recorded), sources
+
+
+def load_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Messages as `Pipeline.chat` takes them, with the picture in place of each `Source`."""
+
+    def loaded(part: Mapping[str, Any]) -> dict[str, Any]:
+        image = part.get("image")
+        return {**part, "image": image.load()} if isinstance(image, Source) else dict(part)
+
+    return _each_part(messages, loaded)
 
 
 def recall_messages(messages: Sequence[Message], sources: Sequence[Source]) -> list[dict[str, Any]]:

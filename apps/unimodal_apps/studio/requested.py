@@ -2,7 +2,9 @@
 were made.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from PIL import Image
 
@@ -33,10 +35,17 @@ def requested(studio: Studio, request: Request) -> Work:
     return Work(name=file_name(request.text, request.seed), facts=facts, call=call, request=request)
 
 
-def saved_pictures(studio: Studio, work: Work, pictures: list[Image.Image]) -> list[str]:
-    """The files of a run's pictures, which `unimodal reproduce` can make again."""
+def saved_pictures(
+    studio: Studio, work: Work, pictures: list[Image.Image], facts: Mapping[str, Any] | None = None
+) -> list[str]:
+    """The files of a run's pictures, which `unimodal reproduce` can make again.
+
+    Args:
+        facts: more fields of their record.
+    """
     assert work.request is not None
-    folder, record = studio.new_folder(), record_of(work.request, studio.maker, studio.pipe)
+    folder = studio.new_folder()
+    record = record_of(work.request, studio.maker, studio.pipe).model_copy(update=dict(facts or {}))
     paths = []
     for index, picture in enumerate(pictures):
         number = f"-{index + 1}" if len(pictures) > 1 else ""

@@ -8,12 +8,14 @@ import gradio as gr
 from unimodal import Pipeline
 from unimodal.output_files import file_name
 from unimodal.quickstart.tour import bundled_picture, read_tour
-from unimodal_apps.requests import as_called
+from unimodal_apps.recorded_messages import load_messages, record_messages
+from unimodal_apps.requests import Request, as_called
 from unimodal_apps.session import seeded
 from unimodal_apps.studio.frames import Recorder
 from unimodal_apps.studio.inputs import read_uploads
 from unimodal_apps.studio.parameters import DECODER, GUIDANCE, LENGTH, SAMPLING, SPRINT, Parameter, Parameters
 from unimodal_apps.studio.pieces import input_column, offer_examples, work_column
+from unimodal_apps.studio.requested import saved_pictures
 from unimodal_apps.studio.studio import Outcome, Studio, Work
 from unimodal_apps.studio.workbench import Controls, Values, Workbench
 
@@ -24,7 +26,9 @@ _WITH_PICTURES = ("decoder", "guidance_scale", "max_images")
 
 @dataclass(frozen=True)
 class Conversation:
-    """What was said: as the pipeline takes it, and as the page shows it."""
+    """What was said: as the pipeline takes it, with a `Source` for each picture that was shown, and as the page shows
+    it.
+    """
 
     messages: tuple[dict[str, Any], ...] = ()
     shown: tuple[dict[str, Any], ...] = ()
@@ -88,25 +92,30 @@ def build(studio: Studio) -> None:
         sources = read_uploads(uploads)
         if not text and not sources:
             raise ValueError("The message is empty. Write something, or choose an example.")
-        parts: list[dict[str, Any]] = [{"type": "image", "image": source.load()} for source in sources]
+        parts: list[dict[str, Any]] = [{"type": "image", "image": source} for source in sources]
         parts += [{"type": "text", "text": text}] if text else []
         asked = values[conversation].and_then(
             {"role": "user", "content": parts}, [*({"path": path} for path in uploads), *([text] if text else [])]
         )
         stated = parameters.stated(values)
-        if values[pictures]:
-            stated["modalities"] = ["text", "image"]
-        else:
+        modalities = ["text", "image"] if values[pictures] else ["text"]
+        if not values[pictures]:
             stated = {name: value for name, value in stated.items() if name not in _WITH_PICTURES}
 
         def call(pipe: Pipeline, recorder: Recorder) -> Outcome:
             answer = pipe.chat(
-                asked.messages, generator=seeded(seed), callback_on_step_end=recorder, **as_called(stated)
+                load_messages(asked.messages),
+                modalities=modalities,
+                generator=seeded(seed),
+                callback_on_step_end=recorder,
+                **as_called(stated),
             )
             return Outcome(value=answer, stats=answer.stats)
 
-        facts = {"task": "chat", "prompt": text, "model": studio.model, "seed": seed, "arguments": stated}
-        return ChatWork(name=file_name(text or "picture", seed), facts=facts, call=call, asked=asked)
+        arguments = {**stated, "modalities": modalities}
+        facts = {"task": "chat", "prompt": text, "model": studio.model, "seed": seed, "arguments": arguments}
+        request = Request(task="chat", text=text, seed=seed, sources=sources, arguments=stated)
+        return ChatWork(name=file_name(text or "picture", seed), facts=facts, call=call, request=request, asked=asked)
 
     def begin(work: Work) -> dict[Any, Any]:
         assert isinstance(work, ChatWork)
@@ -114,14 +123,9 @@ def build(studio: Studio) -> None:
 
     def show(work: Work, outcome: Outcome) -> dict[Any, Any]:
         assert isinstance(work, ChatWork)
-        folder, shown = studio.new_folder(), []
-        for number, segment in enumerate(outcome.value.segments):
-            if isinstance(segment, str):
-                shown.append(segment)
-            else:
-                path = folder / f"{work.name}-{number}.png"
-                segment.save(path)
-                shown.append({"path": str(path)})
+        messages, sources = record_messages(work.asked.messages)
+        paths = iter(saved_pictures(studio, work, outcome.value.images, {"messages": messages, "sources": sources}))
+        shown = [segment if isinstance(segment, str) else {"path": next(paths)} for segment in outcome.value.segments]
         answered = work.asked.and_then(outcome.value.message, shown or ["(nothing)"])
         return {chatbot: list(answered.shown), conversation: answered, message: None}
 
