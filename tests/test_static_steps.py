@@ -1,5 +1,7 @@
 """Steps of one shape give what steps of their own shapes give, and what is recorded is replayed with new inputs."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from small_backbone import EOS, MASK, SIZE, small_backbone, words
@@ -111,8 +113,12 @@ def test_a_window_reads_and_writes_where_it_is_told(model):
 
 
 @torch.no_grad()
-def test_a_step_is_one_graph_for_the_compiler_and_stays_one(model):
+@pytest.mark.parametrize("packs", [False, True])
+def test_a_step_is_one_graph_for_the_compiler_and_stays_one(model, packs):
     """No step waits for the device or changes shape: a compiler finds no break, and need not look again."""
+    if packs:
+        model = deepcopy(model)
+        model.pack_weights()
     cache = model.new_cache(capacity=32)
     tokens = torch.tensor([words(1, 32)])
     model(tokens[:, :8], cache=cache, update_cache=True)

@@ -256,7 +256,7 @@ class VocabularyHead(nn.Linear):
         start, stop = vocab_range or (0, self.out_features)
         if not 0 <= start < stop <= self.out_features:
             raise ValueError(f"vocab_range: got {vocab_range}, allowed is a range within [0, {self.out_features}]")
-        if self.packed is not None:
+        if self.packed is not None and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
             packed = self.packed.get((start, stop)) or Packed(self.weight[start:stop], self.weight)
             self.packed[start, stop] = packed
             if packed.fits(input, self.weight):
