@@ -15,7 +15,7 @@ from unimodal.arguments import read_texts
 from unimodal.messages import read_messages
 from unimodal.output_files import check_writable, file_name, save_picture, save_text
 from unimodal.results import ChatEnd, ChatPicture, ChatText
-from unimodal_apps.metadata import Maker
+from unimodal_apps.metadata import Maker, Record
 from unimodal_apps.options import Run
 from unimodal_apps.recorded_messages import record_messages
 from unimodal_apps.requests import Request, Source
@@ -95,14 +95,15 @@ class Conversation:
             generator=seeded(seed),
             **self._arguments,
         )
-        segment, places, end = 0, [], None
+        segment, places, end, record = 0, [], None, None
         for event in events:
             if isinstance(event, ChatText):
                 if aloud:
                     typer.echo(("\n" if event.segment != segment else "") + event.text, nl=False)
                 segment = event.segment
             elif isinstance(event, ChatPicture):
-                path = self._save(event.image, request, [*self.messages, asked], len(places))
+                record = record or self._record(request, [*self.messages, asked])
+                path = self._save(event.image, record, len(places))
                 places.append(str(path))
                 if aloud:
                     typer.echo(("\n" if event.segment != segment else "") + str(path), nl=False)
@@ -128,12 +129,15 @@ class Conversation:
             "turns": self._turns,
         }
 
-    def _save(self, image: Image.Image, request: Request, messages: Sequence[Message], index: int) -> Path:
-        stem, number = file_name(request.text, request.seed), index + 1
-        path = self._folder / f"{stem}-{number}.png"
+    def _record(self, request: Request, messages: Sequence[Message]) -> Record:
+        """The record of a turn's first picture."""
         recorded, sources = record_messages(messages)
-        made = {"messages": recorded, "sources": sources, "index": index}
-        save_picture(image, path, record_of(request, self._maker, self._pipe).model_copy(update=made).facts())
+        made = {"messages": recorded, "sources": sources}
+        return record_of(request, self._maker, self._pipe).model_copy(update=made)
+
+    def _save(self, image: Image.Image, record: Record, index: int) -> Path:
+        path = self._folder / f"{file_name(record.prompt, record.seed)}-{index + 1}.png"
+        save_picture(image, path, record.model_copy(update={"index": index}).facts())
         return path
 
 

@@ -89,7 +89,7 @@ class Run:
         canvas, options, works = self._canvas, self._options, self._works
         tokens = canvas.samples()[:, self._columns].clone()
         writable = self._open & self._working[:, None]
-        masked = writable & (tokens == self._mask_id)
+        masked = self._masked & self._working[:, None]
         # A sample that waits for the others draws nothing, so that it goes on with the same numbers as alone.
         sources = [source if taking_part else None for source, taking_part in zip(self._generators, works, strict=True)]
         draw = partial(uniform, sources, tokens.shape[1], self._device, self._own)
