@@ -75,6 +75,38 @@ def test_half_precision_is_as_exact(pair):
         assert (found - expected).norm() <= 1.3 * (usual - expected).norm()
 
 
+@torch.no_grad()
+def test_half_precision_rounds_the_answer_of_every_expert(pair):
+    """Whole numbers make every sum exact, in whatever order: only where it is rounded can make a difference."""
+    numbers = torch.Generator().manual_seed(2)
+    plain, packed = (deepcopy(model).to(torch.bfloat16).layers[1].feed_forward for model in pair)
+    for name, weight in plain.named_parameters():
+        if not name.startswith("router"):
+            weight.copy_(torch.randint(1, 4, weight.shape, generator=numbers))
+    packed.load_state_dict(plain.state_dict())
+    packed.pack()
+    x = torch.randint(1, 5, (2, 16, 40), generator=numbers).to(torch.bfloat16)
+    chosen, _ = plain.router(x.flatten(0, 1))
+    weights = torch.rand(chosen.shape, generator=numbers)
+    for layer in (plain, packed):
+        layer.router.forward = lambda _: (chosen, weights)
+    assert packed.packed is not None
+    assert torch.equal(packed(x)[0], plain(x)[0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shared", [0, 2])
+def test_any_number_of_shared_experts_counts_in_full(shared):
+    plain = small_backbone(num_shared_experts=shared)
+    packed = deepcopy(plain)
+    packed.pack_weights()
+    close(packed(tokens()).logits, plain(tokens()).logits)
+    plain, packed = (deepcopy(model).to(torch.bfloat16).layers[1].feed_forward for model in (plain, packed))
+    packed.pack()
+    x = torch.randn(1, 16, 40, generator=torch.Generator().manual_seed(3)).to(torch.bfloat16)
+    close(packed(x)[0].float(), plain(x)[0].float(), 2e-2)
+
+
 def test_many_rows_and_gradients_take_the_plain_way(pair, monkeypatch):
     plain, packed = pair
     rows = count_products(monkeypatch)

@@ -11,8 +11,8 @@ from unimodal.backbone.rotary import rotate
 
 Positions = slice | Tensor | tuple[Tensor, Tensor]
 
-# Queries up to which scores of all keys are held at once.
-SHORT = 256
+# Queries whose scores of all keys are held at once.
+MOST_QUERIES = 256
 
 
 def block_causal_mask(
@@ -144,8 +144,14 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropo
     """
     length, device = query.shape[2], query.device.type
     trains = query.requires_grad and not dropout
-    if device == "cpu" and (trains or (query.dtype == torch.bfloat16 and length <= SHORT and not dropout)):
+    if device == "cpu" and trains:
         return _attend_in_two_products(query, key, value, mask)
+    if device == "cpu" and query.dtype == torch.bfloat16 and not dropout:
+        # In parts, for memory. A query's answer has the same bits whatever is computed beside it, and however many.
+        parts = query.split(MOST_QUERIES, dim=2)
+        masks = [None] * len(parts) if mask is None else mask.split(MOST_QUERIES, dim=2)
+        mixed = [_attend_in_two_products(part, key, value, own) for part, own in zip(parts, masks, strict=True)]
+        return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=2)
     if device == "cuda" and mask is not None and query.shape[1] != key.shape[1]:
         # No fused kernel there takes both a mask and shared key heads: copy what is smaller.
         if length <= 2 * key.shape[1] * key.shape[3]:

@@ -93,16 +93,21 @@ class PackedExperts:
 
     def __init__(self, gate_up: Tensor, down: Tensor, *shared: Tensor) -> None:
         weights = gate_up, down, *shared
-        routed, hidden, self._width = down.shape
+        self._routed, hidden, self._width = down.shape
         gates, ups = (part.reshape(-1, hidden) for part in gate_up.detach().chunk(2, dim=1))
         downs = down.detach().permute(1, 0, 2).reshape(hidden, -1)
         if shared:
             gate, up, last = (weight.detach() for weight in shared)
             gates, ups, downs = torch.cat([gates, gate]), torch.cat([ups, up]), torch.cat([downs, last], dim=1)
-        self._shares = torch.ones(1, downs.shape[1] // self._width)
-        self._shares[:, :routed] = 0
         # All gates above all ups, so that the product falls into two halves.
-        self._gate_up, self._down = Packed(torch.cat([gates, ups]), *weights), Packed(downs, *weights)
+        self._gate_up = Packed(torch.cat([gates, ups]), *weights)
+        self._down: Derived
+        if downs.dtype == torch.float32:
+            self._down = Packed(downs, *weights)
+        else:
+            self._down = Derived(downs.t().unflatten(0, (-1, self._width)).contiguous(), *weights)
+        self._shares = torch.ones(1, downs.shape[1] // self._width)
+        self._shares[:, : self._routed] = 0
 
     def fits(self, tokens: Tensor, *weights: Tensor) -> bool:
         return self._gate_up.fits(tokens, *weights)
@@ -110,9 +115,27 @@ class PackedExperts:
     def __call__(self, tokens: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         """Weighted sum over the chosen experts: tokens [T, H], chosen and weights int and float32 [T, K] -> [T, H]."""
         gate, up = self._gate_up.product(tokens).chunk(2, dim=-1)
+        inner = (F.silu(gate) * up).unflatten(1, (-1, self._width))
+        if not isinstance(self._down, Packed):
+            return self._sum_of_answers(inner, self._down.value, chosen, weights)
         shares = self._shares.expand(len(tokens), -1).scatter(1, chosen, weights)
-        inner = (F.silu(gate) * up).unflatten(1, (-1, self._width)) * shares[..., None]
-        return self._down.product(inner.to(tokens.dtype).flatten(1))
+        return self._down.product((inner * shares[..., None]).flatten(1))
+
+    def _sum_of_answers(self, inner: Tensor, down: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        """For a half precision: rounds the answer of every expert as the plain way does. A last bit of these is enough
+        to let random weights write other tokens.
+
+        Args:
+            inner: [T, E + S, I].
+            down: [E + S, I, H].
+        """
+        answers = torch.bmm(inner.transpose(0, 1), down)
+        places = torch.add(torch.arange(len(inner))[:, None], chosen, alpha=len(inner))
+        rows = answers.flatten(0, 1).index_select(0, places.flatten()).view(*chosen.shape, -1)
+        mixed = (rows * weights[..., None]).sum(dim=1).to(inner.dtype)
+        for answer in answers[self._routed :]:
+            mixed = mixed + answer
+        return mixed
 
 
 def _state(weight: Tensor) -> tuple[int, int]:
