@@ -1,7 +1,7 @@
 """Norm and rotation of queries and keys in one pass on a GPU, written in Triton (doi 10.1145/3315508.3329973).
 
-The plain way (`attention.py`, `rotary.py`) is half a dozen kernels over a few dozen tokens: their launches take longer
-than their work. Triton is imported when the kernel is first wanted, as not every platform has it.
+The plain way (`attention.py`, `rotary.py`) is half a dozen kernels, and a step of block diffusion has a few dozen tokens:
+this is one launch instead. Triton is imported when the kernel is first wanted, as not every platform has it.
 """
 
 from __future__ import annotations
