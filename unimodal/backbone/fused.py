@@ -1,6 +1,6 @@
 """Norm and rotation of queries and keys in one pass on a GPU, written in Triton (doi 10.1145/3315508.3329973).
 
-The plain way (`attention.py`, `rotary.py`) is half a dozen kernels, and a step of block diffusion has a few dozen tokens:
+The plain way (`attention.py`, `rotary.py`) is half a dozen kernels, over the few dozen tokens of a step of diffusion:
 this is one launch instead. Triton is imported when the kernel is first wanted, as not every platform has it.
 """
 
