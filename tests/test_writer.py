@@ -11,9 +11,9 @@ from unimodal.diffusion.guidance import prompt_guidance
 from unimodal.diffusion.prefixes import PrefixStore
 from unimodal.diffusion.sampler import SamplingOptions
 from unimodal.diffusion.sprint import SprintOptions
-from unimodal.diffusion.static_steps import StaticDenoiser
+from unimodal.diffusion.static_steps import StaticDenoiser, denoiser_for
 from unimodal.pipeline import Pipeline
-from unimodal.writer import Writer, denoiser_for, drained
+from unimodal.writer import Writer, drained
 
 GOLDEN = Path(__file__).parent / "golden" / "uni_a"
 OPTIONS = SamplingOptions(block_length=8, num_inference_steps=3, threshold=0.7)

@@ -187,8 +187,15 @@ def read_patch_size(folder: str | Path) -> int:
 def pack_if_there_is_room(backbone: MaskedDiffusionTransformer) -> None:
     """Packs the weights on a CPU (`pack_weights`), where the second copy takes no more than half of what is free."""
     size = sum(weight.nbytes for weight in backbone.parameters())
-    if backbone.device.type == "cpu" and 2 * size <= psutil.virtual_memory().available:
+    if backbone.device.type == "cpu" and 2 * size <= free_memory(backbone.device):
         backbone.pack_weights()
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
 
 
 def pick_device(device: torch.device | str | None = None) -> torch.device:

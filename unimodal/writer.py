@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from unimodal.backbone import MaskedDiffusionTransformer
-from unimodal.diffusion.denoiser import CachedDenoiser, MakeDenoiser, PlainDenoiser
+from unimodal.diffusion.denoiser import MakeDenoiser, PlainDenoiser
 from unimodal.diffusion.guidance import Guidance
 from unimodal.diffusion.prefixes import PrefixStore
 from unimodal.diffusion.sampler import SampleState, SamplingOptions, SamplingResult, SamplingTask, StepState, stream
 from unimodal.diffusion.sprint import SprintDenoiser, SprintOptions
-from unimodal.diffusion.static_steps import StaticDenoiser
+from unimodal.diffusion.static_steps import denoiser_for
 from unimodal.results import Stats
 from unimodal.sequence import Branches, SequenceBuilder
 
@@ -62,11 +62,6 @@ def drained(steps: Writing[Value], watch: Watcher | None = None) -> Value:
             return end.value
         if watch is not None:
             watch(step)
-
-
-def denoiser_for(device: torch.device, dtype: torch.dtype) -> type[CachedDenoiser]:
-    """The cached denoiser of the steps that a device does best: a GPU replays them in bfloat16."""
-    return StaticDenoiser if device.type == "cuda" and dtype == torch.bfloat16 else CachedDenoiser
 
 
 class Writer:

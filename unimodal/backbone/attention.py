@@ -12,7 +12,7 @@ from unimodal.backbone.rotary import rotate
 Positions = slice | Tensor | tuple[Tensor, Tensor]
 
 # Queries whose scores of all keys are held at once.
-MOST_QUERIES = 256
+MOST_QUERIES = 128
 
 
 def block_causal_mask(

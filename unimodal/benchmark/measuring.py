@@ -21,7 +21,7 @@ from unimodal.diffusion.guidance import Guidance, edit_guidance, prompt_guidance
 from unimodal.diffusion.policies import make_policy
 from unimodal.diffusion.sampler import SamplingTask, StepState, drain, stream
 from unimodal.diffusion.sprint import PAPER_SETTINGS, SprintDenoiser
-from unimodal.diffusion.static_steps import StaticDenoiser
+from unimodal.diffusion.static_steps import denoiser_for
 from unimodal.world.render import render
 from unimodal.world.scene import load_level
 from unimodal.world.tasks import sample_example
@@ -129,7 +129,7 @@ def _guidance(case: WritingCase) -> Guidance:
 def _denoiser(case: WritingCase, subject: Subject) -> MakeDenoiser | None:
     """What reads the prefix, if it is not one of the two that `use_cache` chooses from."""
     if case.sprint is None:
-        return StaticDenoiser if case.use_cache and subject.device.type == "cuda" else None
+        return denoiser_for(subject.device, subject.backbone.dtype) if case.use_cache else None
     first, last = subject.code_ids
 
     def is_picture(tokens: Tensor) -> Tensor:

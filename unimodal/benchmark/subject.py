@@ -13,8 +13,7 @@ import torch
 import unimodal
 import unimodal_configs
 from unimodal.backbone import BackboneConfig, MaskedDiffusionTransformer
-from unimodal.benchmark.machine import free_memory
-from unimodal.components import pack_if_there_is_room, pick_device, pick_dtype
+from unimodal.components import free_memory, pack_if_there_is_room, pick_device, pick_dtype
 from unimodal.diffusion.canvas import Locate
 from unimodal.inventory import inventory
 from unimodal_decoders.autoencoder import build_autoencoder

@@ -22,13 +22,23 @@ from unimodal.diffusion.prefixes import PrefixStore
 Step = Callable[..., Tensor]
 
 
+def denoiser_for(device: torch.device, dtype: torch.dtype) -> type[CachedDenoiser]:
+    """The cached denoiser of the steps that a device does best."""
+    return StaticDenoiser if can_replay(device, dtype) else CachedDenoiser
+
+
+def can_replay(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether steps can be recorded: on CUDA, in bfloat16, where experts wait for no one."""
+    return device.type == "cuda" and dtype == torch.bfloat16
+
+
 class StaticDenoiser(CachedDenoiser):
     """A `CachedDenoiser` with the same logits, whose steps within a block have one shape for each width.
 
     Args:
         width_multiple: the prefix and the block are read up to a multiple of this many columns, as far as the canvas
             goes.
-        record: replays CUDA graphs; None does so on a CUDA device in bfloat16, where experts wait for no one.
+        record: replays CUDA graphs; None does so where `can_replay`.
 
     Raises:
         ValueError: `width_multiple` below 1.
@@ -47,8 +57,7 @@ class StaticDenoiser(CachedDenoiser):
         if isinstance(width_multiple, bool) or not isinstance(width_multiple, int) or width_multiple < 1:
             raise ValueError(f"width_multiple: got {width_multiple!r}, it must be a whole number of at least 1")
         self._width_multiple = width_multiple
-        can_record = model.device.type == "cuda" and model.dtype == torch.bfloat16
-        self._steps = RecordedSteps(record=can_record if record is None else record)
+        self._steps = RecordedSteps(record=can_replay(model.device, model.dtype) if record is None else record)
 
     def logits(self, canvas: Canvas, block: int, places: Tensor | None = None) -> Tensor:
         # Places differ from step to step: all are computed.
