@@ -214,7 +214,8 @@ def test_queries_and_keys_are_normalised_each_with_its_own_weight(generator: tor
         norm.weight.data.uniform_(0.5, 2.0, generator=generator)
     heads = torch.randn(2, 5, 8, 12, generator=generator)
     expected = torch.cat([attention.query_norm(heads[:, :, :6]), attention.key_norm(heads[:, :, 6:])], dim=2)
-    assert torch.equal(attention._normalised(heads), expected)
+    table = rotary_table(torch.arange(5)[None], 12, attention.rotary_dim, 1e4, heads.dtype)
+    assert torch.equal(attention._turned(heads, *table), rotate(expected, *table, attention.rotary_dim))
 
 
 @torch.no_grad()

@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from unimodal.backbone import fused
+from tests.small_backbone import WORDS, small_backbone
+from unimodal.backbone import attention, fused
 from unimodal.backbone.rotary import rotary_table, rotate
 
 EPSILON = 1e-6
@@ -98,6 +99,17 @@ def interpreted(case: Case, dtype: torch.dtype, layout: str = "as it is") -> tup
     return error(found), error(plain(heads, weights, cosine, sine, case.rotary_dim))
 
 
+@torch.no_grad()
+def logits_of_a_model() -> tuple[int, float]:
+    """How often a model of three layers asks for the kernel, and how far its logits are from those of the plain way."""
+    model, tokens = small_backbone(), torch.randint(WORDS[1], (2, 9), generator=torch.Generator().manual_seed(0))
+    expected, asked = model(tokens).logits, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "can_fuse", lambda heads: not asked.append(heads.shape))
+        error = (model(tokens).logits - expected).abs().max().item()
+    return len(asked), error
+
+
 @pytest.fixture(scope="module")
 def interpreter() -> Iterator[ProcessPoolExecutor]:
     """A process in which kernels are interpreted, which has to be said before Triton is imported."""
@@ -121,6 +133,12 @@ def test_the_kernel_gives_what_the_plain_way_gives(interpreter, name, dtype):
 def test_the_layout_changes_nothing(interpreter, layout):
     case = Case(3, 4, 5, 16, 8, 1, beside=1)
     assert interpreter.submit(interpreted, case, torch.float32, layout).result()[0] <= 1e-6
+
+
+@needs_triton
+def test_a_model_that_uses_it_gives_the_same_logits(interpreter):
+    asked, error = interpreter.submit(logits_of_a_model).result()
+    assert asked == 3 and error < 1e-4
 
 
 @pytest.fixture

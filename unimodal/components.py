@@ -185,9 +185,11 @@ def read_patch_size(folder: str | Path) -> int:
 
 
 def pack_if_there_is_room(backbone: MaskedDiffusionTransformer) -> None:
-    """Packs the weights on a CPU (`pack_weights`), where the second copy takes no more than half of what is free."""
+    """Packs the weights (`pack_weights`); on a CPU, where that is a second copy of nearly all of them, if this takes no
+    more than half of what is free.
+    """
     size = sum(weight.nbytes for weight in backbone.parameters())
-    if backbone.device.type == "cpu" and 2 * size <= free_memory(backbone.device):
+    if backbone.device.type != "cpu" or 2 * size <= free_memory(backbone.device):
         backbone.pack_weights()
 
 

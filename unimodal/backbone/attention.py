@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from unimodal.backbone.cache import Cache
 from unimodal.backbone.config import BackboneConfig
+from unimodal.backbone.fused import can_fuse, normalise_and_rotate
 from unimodal.backbone.packed import Derived, Linear
 from unimodal.backbone.rotary import rotate
 
@@ -104,7 +105,7 @@ class Attention(nn.Module):
         batch, length, _ = x.shape
         slots = self.query_key_value(x).view(batch, length, -1, self.head_dim)
         turned, value = slots.split([self.num_heads + self.num_key_value_heads, self.num_key_value_heads], dim=2)
-        turned = rotate(self._normalised(turned), *rotary, self.rotary_dim)
+        turned = self._turned(turned, *rotary)
         query, key = turned.split([self.num_heads, self.num_key_value_heads], dim=2)
         query, key, value = pick(query, wanted).transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
         if cache is not None:
@@ -115,16 +116,19 @@ class Attention(nn.Module):
         mixed = attend(query, key, value, mask, self.dropout if self.training else 0.0)
         return self.output(mixed.transpose(1, 2).flatten(2))
 
-    def _normalised(self, heads: Tensor) -> Tensor:
-        """Queries and keys [B, L, heads + kv_heads, head_dim] in one pass, each with the weight of its norm."""
+    def _turned(self, heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        """Queries and keys [B, L, heads + kv_heads, head_dim] in one pass, each normalised by its norm, and rotated."""
         if not (isinstance(self.query_norm, RMSNorm) and isinstance(self.key_norm, RMSNorm)):
-            return heads
-        norms = self.query_norm.weight, self.key_norm.weight
+            return rotate(heads, cosine, sine, self.rotary_dim)
+        norms, epsilon = (self.query_norm.weight, self.key_norm.weight), self.query_norm.epsilon
         if self.norm_weights is not None and self.norm_weights.holds(*norms) and not torch.is_grad_enabled():
             weights = self.norm_weights.value
         else:
             weights = self._weights_of_heads(*norms)
-        return F.rms_norm(heads, heads.shape[-1:], eps=self.query_norm.epsilon) * weights.to(heads.dtype)
+        if can_fuse(heads):
+            return normalise_and_rotate(heads, weights, cosine, sine, epsilon, self.rotary_dim)
+        normalised = F.rms_norm(heads, heads.shape[-1:], eps=epsilon) * weights.to(heads.dtype)
+        return rotate(normalised, cosine, sine, self.rotary_dim)
 
     def _weights_of_heads(self, query: Tensor, key: Tensor) -> Tensor:
         """Weights of the norms, [heads + kv_heads, head_dim]."""

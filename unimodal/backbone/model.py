@@ -124,8 +124,8 @@ class MaskedDiffusionTransformer(PreTrainedModel):
 
     def pack_weights(self) -> None:
         """Keeps a second copy of the weights in the layout with which a CPU multiplies few rows fastest, where there is
-        one; for inference. A weight that has changed since is used as it is; one that is written to through `.data`
-        needs another call.
+        one; elsewhere of the weights of queries' and keys' norms alone, side by side. For inference. A weight that has
+        changed since is used as it is; one that is written to through `.data` needs another call.
         """
         for module in self.modules():
             if isinstance(module, Attention | Linear | MixtureOfExperts | VocabularyHead):
