@@ -183,11 +183,11 @@ def _attend_in_two_products(query: Tensor, key: Tensor, value: Tensor, mask: Ten
     batch, heads, length, width = query.shape
     # Autocast would take the shares to float32 and back, which costs more than the products; their sums are float32.
     with torch.autocast(query.device.type, enabled=False):
-        stacked = (query * width**-0.5).reshape(batch, key.shape[1], -1, width)
-        scores = (stacked @ key.mT).view(batch, heads, length, -1)
+        stacked = (query * width**-0.5).reshape(batch * key.shape[1], -1, width)
+        scores = torch.bmm(stacked, key.flatten(0, 1).mT).view(batch, heads, length, -1)
         scores = scores if mask is None else scores + mask  # in place, the gradient of a view would be copied thrice
-        shares = scores.softmax(dim=-1)
-        return (shares.view(batch, key.shape[1], -1, key.shape[2]) @ value).view_as(query)
+        shares = scores.softmax(dim=-1).view(*stacked.shape[:2], -1)
+        return torch.bmm(shares, value.flatten(0, 1)).view_as(query)
 
 
 def pick(hidden: Tensor, positions: Positions | None) -> Tensor:
