@@ -91,9 +91,7 @@ def run(cases: Sequence[Case], settings: Settings, progress: bool = True) -> Res
                     if case not in able
                 ]
                 bar.total = bar.n + len(able) * (settings.repeats + 1)
-                for case in able:
-                    bar.set_description(f"{case.name}, {subject.dtype}")
-                    entry, tokens = _measured(case, subject, settings, bar)
+                for case, (entry, tokens) in zip(able, _measured(able, subject, settings, bar), strict=True):
                     found.append(entry)
                     written[case.name, subject.dtype] = tokens
         threads = torch.get_num_threads()
@@ -133,18 +131,34 @@ def _subjects(cases: Sequence[Case], settings: Settings, dtype: str | None) -> I
             )
 
 
-def _measured(case: Case, subject: Subject, settings: Settings, bar: tqdm) -> tuple[Results, list[int]]:
-    """The entry of a case, and the tokens that it wrote."""
-    # The first pass through a shape is slower than those that follow: it is made, and not counted.
-    measure(_shortened(case), subject, settings.seed)
-    bar.update()
-    gc.collect()
-    forget_peak(subject.device)
-    runs = []
-    for _ in range(settings.repeats):
-        runs.append(measure(case, subject, settings.seed))
+def _measured(
+    cases: Sequence[Case], subject: Subject, settings: Settings, bar: tqdm
+) -> list[tuple[Results, list[int]]]:
+    """For each case its entry, and the tokens that it wrote."""
+
+    def run(case: Case) -> Measurement:
+        bar.set_description(f"{case.name}, {subject.dtype}")
+        measurement = measure(case, subject, settings.seed)
         bar.update()
-    return _entry(case, subject, runs, peak_memory(subject.device)), runs[-1].tokens
+        return measurement
+
+    # The first pass through a shape is slower than those that follow: it is made, and not counted.
+    for case in cases:
+        run(_shortened(case))
+    runs: list[list[Measurement]] = [[] for _ in cases]
+    peaks: list[list[int]] = [[] for _ in cases]
+    # In turn: what else the machine does, and when it slows down, falls on all cases alike.
+    for _ in range(settings.repeats):
+        for place, case in enumerate(cases):
+            gc.collect()
+            forget_peak(subject.device)
+            runs[place].append(run(case))
+            if (peak := peak_memory(subject.device)) is not None:
+                peaks[place].append(peak)
+    return [
+        (_entry(case, subject, made, max(own, default=None)), made[-1].tokens)
+        for case, made, own in zip(cases, runs, peaks, strict=True)
+    ]
 
 
 def _shortened(case: Case) -> Case:
