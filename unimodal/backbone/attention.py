@@ -147,15 +147,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropo
         [B, heads, L, head_dim].
     """
     length, device = query.shape[2], query.device.type
-    trains = query.requires_grad and not dropout
-    if device == "cpu" and trains:
+    if device == "cpu" and not dropout and (query.requires_grad or query.dtype == torch.bfloat16):
         return _attend_in_two_products(query, key, value, mask)
-    if device == "cpu" and query.dtype == torch.bfloat16 and not dropout:
-        # In parts, for memory. A query's answer has the same bits whatever is computed beside it, and however many.
-        parts = query.split(MOST_QUERIES, dim=2)
-        masks = [None] * len(parts) if mask is None else mask.split(MOST_QUERIES, dim=2)
-        mixed = [_attend_in_two_products(part, key, value, own) for part, own in zip(parts, masks, strict=True)]
-        return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=2)
     if device == "cuda" and mask is not None and query.shape[1] != key.shape[1]:
         # No fused kernel there takes both a mask and shared key heads: copy what is smaller.
         if length <= 2 * key.shape[1] * key.shape[3]:
@@ -179,15 +172,27 @@ def _attend_with_folded_heads(
 def _attend_in_two_products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """For the CPU: the gradient of the fused kernel takes about twice as long as that of these two products, and so
     does its forward in bfloat16.
+
+    Without a gradient, many queries go in parts, for memory. The answer of each has the same bits whatever is computed
+    beside it, and however many.
     """
     batch, heads, length, width = query.shape
-    # Autocast would take the shares to float32 and back, which costs more than the products; their sums are float32.
-    with torch.autocast(query.device.type, enabled=False):
-        stacked = (query * width**-0.5).reshape(batch * key.shape[1], -1, width)
-        scores = torch.bmm(stacked, key.flatten(0, 1).mT).view(batch, heads, length, -1)
+    keys, values = key.flatten(0, 1).mT, value.flatten(0, 1)
+
+    def mixed(query: Tensor, mask: Tensor | None) -> Tensor:
+        stacked = (query * width**-0.5).reshape(len(keys), -1, width)
+        scores = torch.bmm(stacked, keys).view(batch, heads, query.shape[2], -1)
         scores = scores if mask is None else scores + mask  # in place, the gradient of a view would be copied thrice
         shares = scores.softmax(dim=-1).view(*stacked.shape[:2], -1)
-        return torch.bmm(shares, value.flatten(0, 1)).view_as(query)
+        return torch.bmm(shares, values).view_as(query)
+
+    # Autocast would take the shares to float32 and back, which costs more than the products; their sums are float32.
+    with torch.autocast(query.device.type, enabled=False):
+        if query.requires_grad or length <= MOST_QUERIES:
+            return mixed(query, mask)
+        parts = query.split(MOST_QUERIES, dim=2)
+        masks = [None] * len(parts) if mask is None else mask.split(MOST_QUERIES, dim=2)
+        return torch.cat([mixed(part, own) for part, own in zip(parts, masks, strict=True)], dim=2)
 
 
 def pick(hidden: Tensor, positions: Positions | None) -> Tensor:

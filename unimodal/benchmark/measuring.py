@@ -16,7 +16,7 @@ from unimodal.benchmark.cases import Case, DecodingCase, JobCase, WritingCase
 from unimodal.benchmark.diffusers_pipeline import write_with_diffusers
 from unimodal.benchmark.machine import synchronise
 from unimodal.benchmark.subject import Subject
-from unimodal.diffusion.denoiser import MakeDenoiser
+from unimodal.diffusion.denoiser import MakeDenoiser, PlainDenoiser
 from unimodal.diffusion.guidance import Guidance, edit_guidance, prompt_guidance
 from unimodal.diffusion.policies import make_policy
 from unimodal.diffusion.sampler import SamplingTask, StepState, drain, stream
@@ -104,7 +104,6 @@ def _measure_writing(case: WritingCase, subject: Subject, seed: int) -> Measurem
         mask_id=subject.mask_id,
         vocab_range=subject.code_ids if case.writes_codes else None,
         guidance=guidance,
-        use_cache=case.use_cache,
         denoiser=_denoiser(case, subject),
         device=subject.device,
         locate=subject.locate,
@@ -126,10 +125,10 @@ def _guidance(case: WritingCase) -> Guidance:
     return prompt_guidance(_PROMPT_SCALE if case.guidance == "prompt" else 1.0)
 
 
-def _denoiser(case: WritingCase, subject: Subject) -> MakeDenoiser | None:
-    """What reads the prefix, if it is not one of the two that `use_cache` chooses from."""
+def _denoiser(case: WritingCase, subject: Subject) -> MakeDenoiser:
+    """What reads the prefix."""
     if case.sprint is None:
-        return denoiser_for(subject.device, subject.backbone.dtype) if case.use_cache else None
+        return denoiser_for(subject.device, subject.backbone.dtype) if case.use_cache else PlainDenoiser
     first, last = subject.code_ids
 
     def is_picture(tokens: Tensor) -> Tensor:
